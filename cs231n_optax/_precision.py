@@ -1,0 +1,54 @@
+"""Low-precision gradients, carried in float32.
+
+The one place of the library that knows about narrow dtypes. In float16 the square of 1e-4 is
+zero and eps = 1e-7 nearly so, and in bfloat16 an accumulator that decays by 0.999 never moves:
+so a rule sees float32 or wider, keeps its state there, and only the finished update is rounded
+to the dtype in which the gradient came.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cs231n_optax import _tree
+
+
+def in_float32(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Run a transformation in float32 or wider, whatever the dtype of the gradients.
+
+    ``init`` shows ``tx`` the parameters, and ``update`` the gradients, with every leaf narrower
+    than float32 cast to float32; the updates come back in the dtypes of the incoming gradients.
+    The state is that of ``tx``. Wrapping twice changes nothing.
+
+    Raises:
+      TypeError: from ``init`` and ``update``, for a leaf that is not a floating or complex array.
+    """
+    inner = optax.with_extra_args_support(tx)
+
+    def init(params: optax.Params) -> optax.OptState:
+        return inner.init(_widen_all("parameter", params))
+
+    def update(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        wide, state = inner.update(_widen_all("gradient", updates), state, params, **extra_args)
+        return jax.tree.map(lambda u, g: u.astype(jnp.result_type(g)), wide, updates), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _widen_all(what: str, tree: Any) -> Any:
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        dtype = getattr(leaf, "dtype", type(leaf))
+        if dtype not in (float, complex) and not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(
+                f"every {what} must be a floating or complex array, but {what}"
+                f"{jax.tree_util.keystr(path)} is {getattr(dtype, '__name__', dtype)}; keep other "
+                "leaves away from the transformation with optax.masked or optax.partition"
+            )
+    return jax.tree.map(_tree.widen, tree)

@@ -1,0 +1,105 @@
+"""Arithmetic on pytrees: what the rules need and `jax.tree.map` does not give."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Rule = Callable[..., tuple[jax.Array, ...]]
+
+
+def abs_squared(x: jax.Array) -> jax.Array:
+    """|x|² elementwise: real, also for complex x."""
+    return x.real**2 + x.imag**2 if jnp.iscomplexobj(x) else x * x
+
+
+def zeros_like(tree: Any) -> Any:
+    """Zeros with the leaves' shapes, dtypes and shardings, never weakly typed."""
+    return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=jnp.result_type(x)), tree)
+
+
+def real_zeros_like(tree: Any) -> Any:
+    """The same for an accumulator of |g|²: complex leaves get a real one."""
+    return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=real_dtype(x)), tree)
+
+
+def norm(tree: Any) -> jax.Array:
+    """The Euclidean norm over all leaves, accumulated in float32 or wider; 0 for an empty tree."""
+    leaves = [widen(x) for x in jax.tree.leaves(tree)]
+    squares = [jnp.vdot(x, x, precision="highest").real for x in leaves]
+    return jnp.sqrt(sum(squares, start=jnp.zeros((), float)))
+
+
+def widen(x: Any) -> jax.Array:
+    """Cast to float32 if the dtype is narrower, else leave it."""
+    x = jnp.asarray(x)
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+
+
+def find(tree: Any, kind: type) -> list[Any]:
+    """Every instance of a class in a tree, in order."""
+    nodes = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind))
+    return [node for node in nodes if isinstance(node, kind)]
+
+
+def leafwise(rule: Rule, grads: Any, *accumulators: Any, **hyperparams: Any) -> tuple[Any, ...]:
+    """Apply a rule for one array to every leaf of a tree.
+
+    Args:
+      rule: ``rule(g, *accumulators, **hyperparams) -> (direction, *new_accumulators)``, written
+        for arrays, with no thought of dtypes.
+      grads: the gradients' tree.
+      *accumulators: trees with the structure and the shapes of ``grads``.
+      **hyperparams: Python numbers, handed on as they are, or scalar arrays (perhaps traced),
+        handed on in the real dtype of the leaf, so that none of them widens the arithmetic.
+
+    Returns:
+      The tree of directions, in the dtypes of ``grads``, and the new accumulators, in the dtypes
+      that they had.
+
+    Raises:
+      ValueError: if a tree or a shape is not the one that ``init`` saw.
+    """
+    leaves, structure = jax.tree.flatten(grads)
+    columns = [leaves]
+    for accumulator in accumulators:
+        if jax.tree.structure(accumulator) != structure:
+            raise ValueError(
+                "the gradients' tree is not the tree of the parameters given to init: got "
+                f"{structure}, expected {jax.tree.structure(accumulator)}"
+            )
+        columns.append(jax.tree.leaves(accumulator))
+    rows = [_apply(rule, row, hyperparams) for row in zip(*columns, strict=True)]
+    outputs = zip(*rows, strict=True) if rows else [()] * len(columns)
+    return tuple(jax.tree.unflatten(structure, column) for column in outputs)
+
+
+def _apply(rule: Rule, row: tuple[Any, ...], hyperparams: dict[str, Any]) -> list[jax.Array]:
+    row = tuple(jnp.asarray(x) for x in row)
+    for x in row[1:]:
+        if x.shape != row[0].shape:
+            raise ValueError(
+                f"a gradient has shape {row[0].shape} where the parameters given to init had "
+                f"shape {x.shape}"
+            )
+    dtype = real_dtype(row[0])
+    hyperparams = {
+        name: value.astype(dtype) if isinstance(value, jax.Array) else value
+        for name, value in hyperparams.items()
+    }
+    # A complex number times a real one is the only promotion that a rule asks for.
+    strict_elsewhere = (
+        jax.numpy_dtype_promotion("standard")
+        if jnp.iscomplexobj(row[0])
+        else contextlib.nullcontext()
+    )
+    with strict_elsewhere:
+        outputs = rule(*row, **hyperparams)
+    return [out.astype(x.dtype) for out, x in zip(outputs, row, strict=True)]
+
+
+def real_dtype(x: Any) -> Any:
+    """The dtype of |x|."""
+    return jnp.finfo(jnp.result_type(x)).dtype

@@ -1,0 +1,179 @@
+"""Adam, without (lecture 7-1-6) and with (7-1-7) bias correction.
+
+    m ← β₁ m + (1 - β₁) g
+    s ← β₂ s + (1 - β₂) g²
+    x ← x - α m̂ / (√ŝ + ε)
+
+    with correction: m̂ = m / (1 - β₁ᵗ), ŝ = s / (1 - β₂ᵗ); without: m̂ = m, ŝ = s
+
+m = first_moment, s = second_moment, the decaying means of the gradients and of their squares,
+β₁ = b1, β₂ = b2, t = count, which starts at 1, g = gradient at x, α = learning rate, ε = eps,
+outside the root.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cs231n_optax import _checks, _tree
+from cs231n_optax._learning_rate import scale_by_learning_rate
+from cs231n_optax._precision import in_float32
+
+
+class ScaleByAdamState(NamedTuple):
+    """State of `scale_by_adam`.
+
+    Attributes:
+      count: t, int32 scalar, the number of updates so far.
+      first_moment: m, the tree, shapes and units of the gradients, float32 or wider.
+      second_moment: s, the same in squared units, real.
+    """
+
+    count: jax.Array
+    first_moment: optax.Updates
+    second_moment: optax.Updates
+
+
+def _rule(
+    g: jax.Array, m: jax.Array, s: jax.Array, *, b1: Any, b2: Any, eps: Any, mass1: Any, mass2: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    m = b1 * m + (1 - b1) * g
+    s = b2 * s + (1 - b2) * _tree.abs_squared(g)
+    return (m / mass1) / (jnp.sqrt(s / mass2) + eps), m, s
+
+
+def _mass(b: Any, count: jax.Array) -> jax.Array:
+    """1 - bᵗ, the weight that t updates have put into a decaying mean that started at zero.
+
+    As -expm1(t log b), since for b near 1 the difference loses digits: at t = 1 and b = 0.999
+    float32 would keep four.
+    """
+    log_b = jnp.log(b) if isinstance(b, jax.Array) else math.log(b) if b > 0 else -math.inf
+    return -jnp.expm1(count.astype(float) * log_b)
+
+
+def scale_by_adam(
+    b1: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.999,
+    eps: jax.typing.ArrayLike = 1e-7,
+    *,
+    bias_correction: bool = True,
+) -> optax.GradientTransformationExtraArgs:
+    """Momentum over the root mean square: m̂ / (√ŝ + ε).
+
+    m ← β₁ m + (1 - β₁) g and s ← β₂ s + (1 - β₂) g².
+    Both means start at zero. With bias correction m̂ = m / (1 - β₁ᵗ) and ŝ = s / (1 - β₂ᵗ), which
+    makes the first direction g / (|g| + ε). Without, m̂ = m and ŝ = s, and it is
+    (1 - β₁) / √(1 - β₂) times as long: 3.2 by default. This is the lecture's "very large step at
+    the beginning".
+
+    Args:
+      b1: β₁ in [0, 1), a number or a scalar array (may be traced).
+      b2: β₂ in [0, 1), likewise.
+      eps: ε > 0 in gradient units, likewise.
+      bias_correction: a Python bool; two programs are compiled for its two values.
+
+    Returns:
+      A transformation from gradients to an ascent direction without unit, with the tree, shapes
+      and dtypes of the gradients. For complex g the squares are |g|².
+
+    Raises:
+      ValueError: if a Python ``b1`` or ``b2`` is outside [0, 1), or ``eps`` not finite or below
+        float32's smallest normal number; from ``update``, if the gradients' tree or shapes are
+        not those of the parameters given to ``init``.
+      TypeError: if one of them is not a number, or ``bias_correction`` not a Python bool; from
+        ``init`` and ``update``, if a leaf is not floating or complex.
+
+    Example:
+      >>> import cs231n_optax, jax.numpy as jnp
+      >>> grads = jnp.array([3.0, -0.03])
+      >>> for bias_correction in (True, False):
+      ...     tx = cs231n_optax.scale_by_adam(bias_correction=bias_correction)
+      ...     direction, state = tx.update(grads, tx.init(grads))
+      ...     print(jnp.sign(direction), f"{direction[0]:.2f}")
+      [ 1. -1.] 1.00
+      [ 1. -1.] 3.16
+
+    Source:
+      Lecture 7-1-6 and 7-1-7; Kingma & Ba, "Adam: a method for stochastic optimization", ICLR
+      2015.
+
+    Differs from:
+      The lecture's second listing, whose t starts at 0 and divides by zero: t starts at 1.
+      ``optax.adam`` and PyTorch's ``Adam`` have ε = 1e-8 and the same rule, always with
+      correction. A gradient above 1.8e19 squares to infinity in float32 and freezes its
+      coordinate, as everywhere.
+    """
+    b1, b2 = _checks.decay_rate("b1", b1), _checks.decay_rate("b2", b2)
+    eps = _checks.epsilon("eps", eps)
+    bias_correction = _checks.static_bool("bias_correction", bias_correction)
+
+    def init(params: optax.Params) -> ScaleByAdamState:
+        return ScaleByAdamState(
+            count=jnp.zeros((), jnp.int32),
+            first_moment=_tree.zeros_like(params),
+            second_moment=_tree.real_zeros_like(params),
+        )
+
+    def update(
+        updates: optax.Updates, state: ScaleByAdamState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, ScaleByAdamState]:
+        del params
+        count = optax.safe_increment(state.count)
+        mass1, mass2 = (_mass(b1, count), _mass(b2, count)) if bias_correction else (1, 1)
+        direction, m, s = _tree.leafwise(
+            _rule,
+            updates,
+            state.first_moment,
+            state.second_moment,
+            b1=b1,
+            b2=b2,
+            eps=eps,
+            mass1=mass1,
+            mass2=mass2,
+        )
+        return direction, ScaleByAdamState(count, m, s)
+
+    return in_float32(optax.GradientTransformation(init, update))
+
+
+def adam(
+    learning_rate: optax.ScalarOrSchedule = 1e-3,
+    b1: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.999,
+    eps: jax.typing.ArrayLike = 1e-7,
+    *,
+    bias_correction: bool = True,
+) -> optax.GradientTransformationExtraArgs:
+    """Adam: `scale_by_adam`, then x ← x - α m̂ / (√ŝ + ε).
+
+    Args:
+      learning_rate: α >= 0, a number, a scalar array (may be traced) or a schedule. Unit:
+        parameters. The lecture's starting point is 1e-3 or 5e-4.
+      b1: see `scale_by_adam`.
+      b2: see `scale_by_adam`.
+      eps: see `scale_by_adam`.
+      bias_correction: see `scale_by_adam`.
+
+    Returns:
+      A transformation from gradients to the step to be added to the parameters.
+
+    Raises:
+      ValueError, TypeError: as `sgd` and `scale_by_adam` do.
+
+    Example:
+      >>> import cs231n_optax, jax.numpy as jnp
+      >>> tx = cs231n_optax.adam(learning_rate=0.1)
+      >>> step, state = tx.update(jnp.array([3.0, -0.03]), tx.init(jnp.zeros(2)))
+      >>> print(step.round(3))
+      [-0.1  0.1]
+    """
+    return in_float32(
+        optax.chain(
+            scale_by_adam(b1, b2, eps, bias_correction=bias_correction),
+            scale_by_learning_rate(learning_rate),
+        )
+    )

@@ -1,0 +1,163 @@
+"""Nesterov momentum (lecture 7-1-3), in the changed variable x̃ = x + ρ v.
+
+    v′ = ρ v - α ∇f(x̃)
+    x̃ ← x̃ - ρ v + (1 + ρ) v′  =  x̃ + v′ + ρ (v′ - v)
+
+v = velocity, ρ = rho, α = learning rate. α stands inside the velocity, so v is in parameter
+units, and the parameters of the training loop are x̃, the look-ahead point, where the gradient is
+taken. `nesterov_iterate` gives x.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cs231n_optax import _checks, _tree
+from cs231n_optax._learning_rate import scale_by_learning_rate
+from cs231n_optax._precision import in_float32
+
+
+class ScaleByNesterovState(NamedTuple):
+    """State of `scale_by_nesterov`.
+
+    Attributes:
+      rho: ρ of the last update, a scalar of the default float dtype, for `nesterov_iterate`.
+      velocity: v, the tree and shapes of the parameters, float32 or wider, in the units of the
+        incoming updates (in `nesterov`, of the parameters).
+    """
+
+    rho: jax.Array
+    velocity: optax.Updates
+
+
+def _rule(u: jax.Array, v: jax.Array, *, rho: Any) -> tuple[jax.Array, jax.Array]:
+    v_next = rho * v + u
+    return v_next + rho * (v_next - v), v_next
+
+
+def scale_by_nesterov(rho: jax.typing.ArrayLike = 0.9) -> optax.GradientTransformationExtraArgs:
+    """Nesterov's look-ahead: v′ = ρ v + u, and the update v′ + ρ (v′ - v), from v = 0.
+
+    The rule is linear in the incoming u, so its place in a chain decides what v is. After the
+    learning rate, as in `nesterov`, u = -α g and this is the lecture's rule. Before it, u = g,
+    and v is in gradient units, as in Optax and PyTorch: the same iterates while α is constant.
+
+    Args:
+      rho: ρ in [0, 1), a number or a scalar array (may be traced).
+
+    Returns:
+      A transformation of updates, with their tree, shapes, dtypes and sign.
+
+    Raises:
+      ValueError: if a Python ``rho`` is outside [0, 1); from ``update``, if the updates' tree or
+        shapes are not those of the parameters given to ``init``.
+      TypeError: if ``rho`` is not a number; from ``init`` and ``update``, if a leaf is not
+        floating or complex.
+
+    Example:
+      >>> import cs231n_optax, jax.numpy as jnp
+      >>> tx = cs231n_optax.scale_by_nesterov(rho=0.5)
+      >>> update, state = tx.update(jnp.ones(1), tx.init(jnp.zeros(1)))
+      >>> print(update, state.velocity)
+      [1.5] [1.]
+
+    Source:
+      Lecture 7-1-3; Nesterov, "A method for solving the convex programming problem with
+      convergence rate O(1/k²)", 1983; Sutskever et al., ICML 2013; the changed variable: Bengio,
+      Boulanger-Lewandowski & Pascanu, ICASSP 2013.
+
+    Differs from:
+      The lecture's formula in one slip: its "(1 + ρ) v + 1" is (1 + ρ) v with the index t + 1.
+      ``optax.trace(rho, nesterov=True)`` keeps v in gradient units.
+    """
+    rho = _checks.decay_rate("rho", rho)
+
+    def init(params: optax.Params) -> ScaleByNesterovState:
+        return ScaleByNesterovState(jnp.array(rho, float), _tree.zeros_like(params))
+
+    def update(
+        updates: optax.Updates, state: ScaleByNesterovState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, ScaleByNesterovState]:
+        del params
+        updates, velocity = _tree.leafwise(_rule, updates, state.velocity, rho=rho)
+        return updates, ScaleByNesterovState(jnp.array(rho, float), velocity)
+
+    return in_float32(optax.GradientTransformation(init, update))
+
+
+def nesterov(
+    learning_rate: optax.ScalarOrSchedule, rho: jax.typing.ArrayLike = 0.9
+) -> optax.GradientTransformationExtraArgs:
+    """Nesterov momentum: the learning rate first, then `scale_by_nesterov`.
+
+    α stands inside the velocity: a new learning rate acts on the gradients to come, and what v
+    has gathered at the old one stays. `momentum` has it outside.
+
+    Args:
+      learning_rate: α >= 0, a number, a scalar array (may be traced) or a schedule.
+      rho: see `scale_by_nesterov`.
+
+    Returns:
+      A transformation from gradients at the look-ahead point x̃ to the step to be added to it.
+
+    Raises:
+      ValueError, TypeError: as `sgd` and `scale_by_nesterov` do.
+
+    Example:
+      >>> import cs231n_optax, jax.numpy as jnp
+      >>> tx = cs231n_optax.nesterov(learning_rate=0.1, rho=0.9)
+      >>> step, state = tx.update(jnp.ones(2), tx.init(jnp.zeros(2)))
+      >>> print(step)
+      [-0.19 -0.19]
+
+    Differs from:
+      ``optax.sgd(learning_rate, momentum=rho, nesterov=True)`` and PyTorch's ``nesterov=True``,
+      where α stands outside the velocity: the same iterates for a constant α, others as soon as
+      it changes.
+    """
+    return in_float32(optax.chain(scale_by_learning_rate(learning_rate), scale_by_nesterov(rho)))
+
+
+def nesterov_iterate(state: optax.OptState, params: optax.Params) -> optax.Params:
+    """The iterate x = x̃ - ρ v of `nesterov`, given the look-ahead point x̃.
+
+    Args:
+      state: the state of `nesterov`, or any state that holds one (chained, injected, masked;
+        parameters that a mask kept from it are returned as they are).
+      params: x̃, the parameters of the training loop.
+
+    Returns:
+      x, with the tree, shapes and dtypes of ``params``.
+
+    Raises:
+      ValueError: if the state holds no state of `scale_by_nesterov`, or more than one, or one for
+        another tree.
+
+    Example:
+      >>> import cs231n_optax, jax.numpy as jnp, optax
+      >>> params = jnp.array([1.0])
+      >>> tx = cs231n_optax.nesterov(learning_rate=0.1, rho=0.9)
+      >>> updates, state = tx.update(2 * params, tx.init(params), params)
+      >>> params = optax.apply_updates(params, updates)
+      >>> print(params, cs231n_optax.nesterov_iterate(state, params))
+      [0.62] [0.8]
+
+    Differs from:
+      This is for the order of `nesterov` only: with the learning rate after `scale_by_nesterov`
+      the velocity is in gradient units, and x̃ - ρ v would have no meaning.
+    """
+    found = _tree.find(state, ScaleByNesterovState)
+    if len(found) != 1:
+        raise ValueError(f"the state holds {len(found)} states of scale_by_nesterov, expected 1")
+    rho, velocity = found[0]
+
+    def iterate(v: Any, x: Any) -> Any:
+        if isinstance(v, optax.MaskedNode):
+            return x
+        return (_tree.widen(x) - rho.astype(_tree.real_dtype(v)) * v).astype(jnp.result_type(x))
+
+    return jax.tree.map(
+        iterate, velocity, params, is_leaf=lambda v: isinstance(v, optax.MaskedNode)
+    )

@@ -1,0 +1,96 @@
+"""The house: imports run downwards only, and a folder's own __init__ is empty."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import cs231n_optax
+
+ROOT = pathlib.Path(cs231n_optax.__file__).parent
+
+# Folder or module -> floor. A module may import from lower floors, and inside its own folder.
+FLOORS = {
+    "_checks": 0,
+    "_tree": 0,
+    "_precision": 0,
+    "_learning_rate": 0,
+    "_trial": 0,
+    "schedules": 1,
+    "first_order": 1,
+    "line_search": 1,
+    "averaging": 1,
+    "second_order": 2,
+    "training": 3,
+    "diagnostics": 3,
+    "problems": 3,
+    "testing": 3,
+    "gallery": 4,
+    "cli": 4,
+    "__main__": 4,
+}
+
+
+def room(parts):
+    return parts[0] if parts else "__init__"
+
+
+def imported_rooms(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "cs231n_optax":
+                yield room(parts[1:])
+
+
+def test_imports_run_downwards():
+    for path in ROOT.rglob("*.py"):
+        inside = path.relative_to(ROOT).with_suffix("").parts
+        here = room(inside)
+        if here == "__init__":
+            continue
+        for there in imported_rooms(path):
+            if there == here and (len(inside) > 1 or FLOORS[here] == 0):
+                continue
+            if here in ("cli", "__main__"):
+                continue  # the top of the house sees every room
+            assert there in FLOORS, f"{path}: {there} is on no floor"
+            lower = FLOORS[there] < FLOORS[here] or FLOORS[there] == FLOORS[here] == 0
+            assert lower, f"{path} imports {there}, which is not below it"
+
+
+def test_every_module_is_on_a_floor():
+    rooms = {room(p.relative_to(ROOT).with_suffix("").parts) for p in ROOT.rglob("*.py")}
+    assert rooms - {"__init__"} <= FLOORS.keys()
+
+
+def test_folders_own_inits_are_empty():
+    for path in ROOT.rglob("__init__.py"):
+        assert path.parent == ROOT or path.read_text() == "", path
+
+
+def test_the_core_imports_without_its_extras():
+    """Nothing but jax, optax and numpy, and nothing of the floor above."""
+    code = (
+        "import sys, cs231n_optax\n"
+        "extras = {'matplotlib', 'rich', 'sklearn', 'mlxtend', 'chex', 'pytest'}\n"
+        "print(sorted(extras & set(sys.modules)),"
+        " sorted(m for m in sys.modules if m.startswith('cs231n_optax.gallery')))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "[] []", result.stderr
+
+
+def test_public_names_are_documented():
+    for name in cs231n_optax.__all__:
+        thing = getattr(cs231n_optax, name)
+        assert thing.__doc__, name
+        if not isinstance(thing, type):
+            for section in ("Args:", "Returns:", "Raises:", "Example:"):
+                assert section in thing.__doc__, f"{name} has no {section}"
