@@ -17,7 +17,7 @@ class ScheduledLearningRateState(NamedTuple):
       learning_rate: scalar of the default float dtype, the rate that the last update used.
     """
 
-    count: jax.Array
+    count: jax.typing.ArrayLike
     learning_rate: jax.Array
 
 
@@ -42,7 +42,7 @@ def scale_by_learning_rate(learning_rate: optax.ScalarOrSchedule) -> optax.Gradi
 
     def update(
         updates: optax.Updates,
-        state: ScheduledLearningRateState,
+        state: Any,
         params: optax.Params | None = None,
     ) -> tuple[optax.Updates, ScheduledLearningRateState]:
         del params

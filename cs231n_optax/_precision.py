@@ -37,18 +37,25 @@ def in_float32(tx: optax.GradientTransformation) -> optax.GradientTransformation
         **extra_args: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
         wide, state = inner.update(_widen_all("gradient", updates), state, params, **extra_args)
-        return jax.tree.map(lambda u, g: u.astype(jnp.result_type(g)), wide, updates), state
+        narrow = jax.tree.map(lambda u, g: _tree.cast(u, jnp.result_type(g)), wide, updates)
+        return narrow, state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _widen_all(what: str, tree: Any) -> Any:
-    for path, leaf in jax.tree.leaves_with_path(tree):
-        dtype = getattr(leaf, "dtype", type(leaf))
-        if dtype not in (float, complex) and not jnp.issubdtype(dtype, jnp.inexact):
-            raise TypeError(
-                f"every {what} must be a floating or complex array, but {what}"
-                f"{jax.tree_util.keystr(path)} is {getattr(dtype, '__name__', dtype)}; keep other "
-                "leaves away from the transformation with optax.masked or optax.partition"
-            )
+    if not all(_is_inexact(leaf) for leaf in jax.tree.leaves(tree)):
+        paths = jax.tree.leaves_with_path(tree)
+        path, leaf = next((path, leaf) for path, leaf in paths if not _is_inexact(leaf))
+        raise TypeError(
+            f"every {what} must be a floating or complex array, but {what}"
+            f"{jax.tree_util.keystr(path)} is {getattr(leaf, 'dtype', type(leaf).__name__)}; keep "
+            "other leaves away from the transformation with optax.masked or optax.partition"
+        )
     return jax.tree.map(_tree.widen, tree)
+
+
+def _is_inexact(leaf: Any) -> bool:
+    return isinstance(leaf, float | complex) or jnp.issubdtype(
+        getattr(leaf, "dtype", type(leaf)), jnp.inexact
+    )

@@ -396,9 +396,10 @@ def apply_if_finite(case: Case) -> None:
     _same_run(case, wrapped)
     params, state = _run(case, wrapped, case.params, 2)
     bad = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), params)
-    updates, skipped = wrapped.update(
+    result: Any = optax.with_extra_args_support(wrapped).update(
         bad, state, params, value=jnp.zeros(()), grad=bad, value_fn=case.loss
     )
+    updates, skipped = result
     chex.assert_trees_all_equal(optax.apply_updates(params, updates), params)
     chex.assert_trees_all_equal(skipped.inner_state, state.inner_state)
 

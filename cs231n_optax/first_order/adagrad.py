@@ -38,7 +38,7 @@ def scale_by_adagrad(*, eps: jax.typing.ArrayLike = 1e-7) -> optax.GradientTrans
     """The gradient over the root of its running sum of squares: s ← s + g²; g / (√s + ε).
 
     Each coordinate has its own scale: steep ones are slowed and shallow ones hurried, and all of
-    them slow down like 1/√t. From s = 0, so the first direction is g / (|g| + ε).
+    them slow down like 1/√t. From s = 0, so the first direction is ``g / (|g| + ε)``.
 
     Args:
       eps: ε > 0 in gradient units, a number or a scalar array (may be traced). It decides only
@@ -46,7 +46,7 @@ def scale_by_adagrad(*, eps: jax.typing.ArrayLike = 1e-7) -> optax.GradientTrans
 
     Returns:
       A transformation from gradients to an ascent direction without unit, with the tree, shapes
-      and dtypes of the gradients. For complex g the squares are |g|².
+      and dtypes of the gradients. For complex g the squares are ``|g|²``.
 
     Raises:
       ValueError: if a Python ``eps`` is not finite or below float32's smallest normal number;
@@ -80,7 +80,7 @@ def scale_by_adagrad(*, eps: jax.typing.ArrayLike = 1e-7) -> optax.GradientTrans
         return ScaleByAdagradState(grad_squared=_tree.real_zeros_like(params))
 
     def update(
-        updates: optax.Updates, state: ScaleByAdagradState, params: optax.Params | None = None
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
     ) -> tuple[optax.Updates, ScaleByAdagradState]:
         del params
         direction, grad_squared = _tree.leafwise(_rule, updates, state.grad_squared, eps=eps)

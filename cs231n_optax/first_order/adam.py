@@ -32,7 +32,7 @@ class ScaleByAdamState(NamedTuple):
       second_moment: s, the same in squared units, real.
     """
 
-    count: jax.Array
+    count: jax.typing.ArrayLike
     first_moment: optax.Updates
     second_moment: optax.Updates
 
@@ -45,14 +45,14 @@ def _rule(
     return (m / mass1) / (jnp.sqrt(s / mass2) + eps), m, s
 
 
-def _mass(b: Any, count: jax.Array) -> jax.Array:
+def _mass(b: Any, count: jax.typing.ArrayLike) -> jax.Array:
     """1 - bᵗ, the weight that t updates have put into a decaying mean that started at zero.
 
     As -expm1(t log b), since for b near 1 the difference loses digits: at t = 1 and b = 0.999
     float32 would keep four.
     """
     log_b = jnp.log(b) if isinstance(b, jax.Array) else math.log(b) if b > 0 else -math.inf
-    return -jnp.expm1(count.astype(float) * log_b)
+    return -jnp.expm1(jnp.asarray(count, float) * log_b)
 
 
 def scale_by_adam(
@@ -66,7 +66,7 @@ def scale_by_adam(
 
     m ← β₁ m + (1 - β₁) g and s ← β₂ s + (1 - β₂) g².
     Both means start at zero. With bias correction m̂ = m / (1 - β₁ᵗ) and ŝ = s / (1 - β₂ᵗ), which
-    makes the first direction g / (|g| + ε). Without, m̂ = m and ŝ = s, and it is
+    makes the first direction ``g / (|g| + ε)``. Without, m̂ = m and ŝ = s, and it is
     (1 - β₁) / √(1 - β₂) times as long: 3.2 by default. This is the lecture's "very large step at
     the beginning".
 
@@ -78,7 +78,7 @@ def scale_by_adam(
 
     Returns:
       A transformation from gradients to an ascent direction without unit, with the tree, shapes
-      and dtypes of the gradients. For complex g the squares are |g|².
+      and dtypes of the gradients. For complex g the squares are ``|g|²``.
 
     Raises:
       ValueError: if a Python ``b1`` or ``b2`` is outside [0, 1), or ``eps`` not finite or below
@@ -119,7 +119,7 @@ def scale_by_adam(
         )
 
     def update(
-        updates: optax.Updates, state: ScaleByAdamState, params: optax.Params | None = None
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
     ) -> tuple[optax.Updates, ScaleByAdamState]:
         del params
         count = optax.safe_increment(state.count)

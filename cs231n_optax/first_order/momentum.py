@@ -77,7 +77,7 @@ def scale_by_momentum(rho: jax.typing.ArrayLike = 0.9) -> optax.GradientTransfor
         return ScaleByMomentumState(velocity=_tree.zeros_like(params))
 
     def update(
-        updates: optax.Updates, state: ScaleByMomentumState, params: optax.Params | None = None
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
     ) -> tuple[optax.Updates, ScaleByMomentumState]:
         del params
         direction, velocity = _tree.leafwise(_rule, updates, state.velocity, rho=rho)

@@ -78,7 +78,7 @@ def scale_by_nesterov(rho: jax.typing.ArrayLike = 0.9) -> optax.GradientTransfor
         return ScaleByNesterovState(jnp.array(rho, float), _tree.zeros_like(params))
 
     def update(
-        updates: optax.Updates, state: ScaleByNesterovState, params: optax.Params | None = None
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
     ) -> tuple[optax.Updates, ScaleByNesterovState]:
         del params
         updates, velocity = _tree.leafwise(_rule, updates, state.velocity, rho=rho)

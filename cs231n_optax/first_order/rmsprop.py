@@ -40,7 +40,7 @@ def scale_by_rmsprop(
     """The gradient over its root mean square: s ← β s + (1 - β) g²; g / (√s + ε).
 
     AdaGrad that forgets: s looks back some 1 / (1 - β) updates, so the steps need not shrink.
-    From s = 0 with no correction, so the first direction is about g / (√(1 - β) |g|): 3.2 for
+    From s = 0 with no correction, so the first direction is about ``g / (√(1 - β) |g|)``: 3.2 for
     β = 0.9.
 
     Args:
@@ -49,7 +49,7 @@ def scale_by_rmsprop(
 
     Returns:
       A transformation from gradients to an ascent direction without unit, with the tree, shapes
-      and dtypes of the gradients. For complex g the squares are |g|².
+      and dtypes of the gradients. For complex g the squares are ``|g|²``.
 
     Raises:
       ValueError: if a Python ``decay`` is outside [0, 1), or ``eps`` not finite or below
@@ -80,7 +80,7 @@ def scale_by_rmsprop(
         return ScaleByRmspropState(grad_squared=_tree.real_zeros_like(params))
 
     def update(
-        updates: optax.Updates, state: ScaleByRmspropState, params: optax.Params | None = None
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
     ) -> tuple[optax.Updates, ScaleByRmspropState]:
         del params
         direction, grad_squared = _tree.leafwise(

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 
 from cs231n_optax import _checks, _tree
 from cs231n_optax._trial import accepted, find_trial
@@ -36,7 +37,7 @@ class FitState(NamedTuple):
     params: Any
     finite_params: Any
     opt_state: optax.OptState
-    key: jax.Array | None
+    key: Any
     step: jax.Array
     batch: jax.Array
     nonfinite_step: jax.Array
@@ -159,8 +160,8 @@ def fit(
     if not from_iterator:
         batch_size = _check_arrays(data, batch_size)
         data = jax.tree.map(jnp.asarray, data)
-    state = _start(params, tx, key, state)
-    if batch_size is not None and state.key is None:
+    start = _start(params, tx, key, state)
+    if batch_size is not None and start.key is None:
         raise ValueError("key is needed to shuffle the data: pass key=jax.random.key(seed)")
 
     def run_chunk(state: FitState, data: Any, length: int) -> tuple[FitState, FitHistory]:
@@ -184,10 +185,10 @@ def fit(
 
     if callback is None and not from_iterator:
         run = jax.jit(lambda state, data: _scan_chunks(run_chunk, state, data, steps, chunk_size))
-        state, history = run(state, data)
+        end, history = run(start, data)
     else:
-        state, history = _loop_over_chunks(run_chunk, state, data, steps, chunk_size, callback)
-    return FitResult(_answer(state), state, history)
+        end, history = _loop_over_chunks(run_chunk, start, data, steps, chunk_size, callback)
+    return FitResult(_answer(end), end, history)
 
 
 def _check_arrays(data: Any, batch_size: int | None) -> int | None:
@@ -359,7 +360,7 @@ def _loop_over_chunks(
             state, history = compiled(state, stacked, length)
         else:
             state, history = compiled(state, data, length)
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(history)):
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(history)):
             raise TypeError("a callback or an iterator runs on the host: leave it out to trace fit")
         history = jax.tree.map(np.asarray, history)
         histories.append(history)

