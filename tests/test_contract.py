@@ -139,3 +139,18 @@ def test_update_takes_and_ignores_what_other_methods_need():
     for method in METHODS:
         tx = build(method.name)
         assert isinstance(tx, optax.GradientTransformationExtraArgs)
+
+
+@every_method
+def test_strict_promotion_debug_nans_and_leaks(method):
+    """JAX's own strictest settings, on a tree of three dtypes, with traced hyperparameters."""
+    x = {"a": jnp.ones(2), "c": jnp.ones(2, "complex64"), "h": jnp.ones(2, "bfloat16")}
+    hyperparams = {name: jnp.float32(value) for name, value in method.hyperparams.items()}
+
+    def run(hyperparams):
+        tx = method.factory(**hyperparams)
+        return tx.update(x, tx.init(x))[0]
+
+    with jax.numpy_dtype_promotion("strict"), jax.debug_nans(True), jax.checking_leaks():
+        updates = jax.jit(run)(hyperparams)
+    assert jax.tree.map(lambda u: u.dtype, updates) == jax.tree.map(lambda g: g.dtype, x)
