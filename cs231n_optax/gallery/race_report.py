@@ -1,0 +1,324 @@
+"""What a race tells: bars while it runs, then a ranked table, a CSV and a JSON file, a picture."""
+
+import csv
+import importlib.metadata
+import json
+import math
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import numpy as np
+from rich import box, progress
+from rich.console import Console
+from rich.table import Table
+
+from cs231n_optax.gallery._files import replacing
+from cs231n_optax.gallery.race import Progress, Setting, Spread, Summary, Track
+from cs231n_optax.gallery.race_picture import picture
+
+FILES = CSV, JSON, PICTURE = "race.csv", "race.json", "race.png"
+
+_COLUMNS = (
+    "method",
+    "seed",
+    "step",
+    "batch_loss",
+    "learning_rate",
+    "grad_norm",
+    "train_loss",
+    "test_accuracy",
+)
+
+
+class Bars:
+    """A bar for each method and one for all; outside a terminal, a line as each method ends."""
+
+    def __init__(self, setting: Setting, console: Console) -> None:
+        self._console = console
+        self._live = console.is_interactive and not console.quiet
+        self._bars = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[loss]}"),
+            progress.TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not self._live,
+        )
+        steps = setting.budget.steps
+        self._methods = {
+            name: self._bars.add_task(name, total=steps, start=False, loss="")
+            for name in setting.learning_rates
+        }
+        self._all = self._bars.add_task("all", total=steps * len(self._methods), loss="")
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def begin(self, method: str) -> Progress:
+        """Start a method's bar; what this returns moves it."""
+        task = self._methods[method]
+        self._bars.start_task(task)
+
+        def move(step: int, loss: float) -> None:
+            text = "diverged" if math.isnan(loss) else f"loss {loss:.4g}"
+            self._bars.advance(self._all, step - self._bars.tasks[task].completed)
+            self._bars.update(task, completed=step, loss=text if step > 0 else "compiling")
+
+        return move
+
+    def end(self, summary: Summary) -> None:
+        """A method has finished: its bar stands still, or its line is printed."""
+        self._bars.stop_task(self._methods[summary.track.entrant.name])
+        if not self._live:
+            self._console.print(f"{summary.track.entrant.name}: {_ending(summary)}")
+
+
+def introduce(setting: Setting, console: Console) -> None:
+    """Print what is going to race."""
+    steps, batch_size, seeds = setting.budget
+    rates = ", ".join(f"{method} {rate:g}" for method, rate in setting.learning_rates.items())
+    arguments = ", ".join(f"{name} = {x:.4g}" for name, x in setting.decay_parameters.items())
+    _say(
+        console,
+        f"Data: {setting.data}, {setting.train_examples} examples to train on and "
+        f"{setting.test_examples} to test.",
+        f"Model: {setting.model}, {setting.parameters} parameters.",
+        f"Budget: {steps} steps of {batch_size} examples; seeds: {seeds}.",
+        f"Learning rates: {rates}.",
+        f"Decay: {setting.decay}{f' ({arguments})' if arguments else ''}.",
+    )
+
+
+def conclude(setting: Setting, ranking: Sequence[Summary], console: Console) -> None:
+    """Print the ranking, what its numbers are, and who wins."""
+    console.print("", _table(setting, ranking), "", sep="\n")
+    seeds = setting.budget.seeds
+    over = f", mean ± standard deviation over {seeds} seeds" if seeds > 1 else ""
+    _say(
+        console,
+        f"Ranked by the final loss on the whole training set{over}.",
+        f"Steps to {_percent(setting.accuracy_goal)} %: until an evaluation found so much of the "
+        f"test set right{'; the median over the seeds' if seeds > 1 else ''}.",
+        f"Steps per second: training only{', all seeds together' if seeds > 1 else ''}.",
+        *(
+            f"{summary.track.entrant.name} {_divergence(summary.track)}."
+            for summary in ranking
+            if np.any(summary.track.diverged)
+        ),
+        "",
+        verdict(ranking),
+    )
+
+
+def verdict(ranking: Sequence[Summary]) -> str:
+    """Who wins, in two sentences; the seeds are compared one by one, since they start alike."""
+    winner, *others = ranking
+    name = winner.track.entrant.name
+    if np.all(winner.track.diverged):
+        return "Nobody wins: every method diverged."
+    if not others:
+        return f"Only {name} finished: {_ending(winner)}."
+    runner_up = others[0].track
+    seeds = len(runner_up.diverged_at)
+    ahead = np.sum(_final_losses(winner.track) < _final_losses(runner_up))
+    sure = "wins" if ahead == seeds else "wins narrowly"
+    of_seeds = f" from {ahead} of {seeds} seeds" if seeds > 1 else ""
+    best = max(ranking, key=lambda summary: np.nan_to_num(summary.test_accuracy.mean, nan=-1.0))
+    return (
+        f"{name} {sure}: its train loss ends below {runner_up.entrant.name}'s{of_seeds}. "
+        f"Best on the test set: {best.track.entrant.name}, {_percent_text(best)} % right."
+    )
+
+
+def write(
+    folder: Path, setting: Setting, ranking: Sequence[Summary], unfinished: Sequence[str]
+) -> None:
+    """Write race.csv, race.json and race.png, each of them whole or not at all.
+
+    Args:
+      folder: where to; it is made if it does not exist.
+      setting: what the race was.
+      ranking: the methods that finished, the best first.
+      unfinished: the names of those that were interrupted.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / CSV, "w") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(_COLUMNS)
+        for summary in ranking:
+            rows.writerows(_rows(summary.track))
+    with replacing(folder / JSON, "w") as file:
+        document = _document(setting, ranking, unfinished)
+        json.dump(document, file, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+    with replacing(folder / PICTURE, "wb") as file:
+        picture(setting, ranking, unfinished).savefig(file, format="png")
+
+
+def _say(console: Console, *lines: str) -> None:
+    """Plain lines, which a pipe gets as they are and a terminal between its words wrapped."""
+    wrap = console.is_terminal
+    console.print(*lines, sep="\n", markup=False, highlight=False, soft_wrap=not wrap)
+
+
+def _table(setting: Setting, ranking: Sequence[Summary]) -> Table:
+    """The ranking, for a terminal of 80 columns or more."""
+    rows = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    rows.add_column("", no_wrap=True)
+    rows.add_column("\nmethod", no_wrap=True)
+    for heading in (
+        "final\ntrain loss",
+        "final test\naccuracy, %",
+        f"steps to\n{_percent(setting.accuracy_goal)} %",
+        "steps per\nsecond",
+        "compile\nseconds",
+    ):
+        rows.add_column(heading, justify="right", no_wrap=True)
+    form = _loss_form(ranking)
+    for place, summary in enumerate(ranking, start=1):
+        rows.add_row(
+            str(place),
+            summary.track.entrant.name,
+            _loss_text(summary, form),
+            _percent_text(summary),
+            _steps_text(summary),
+            f"{summary.steps_per_second:.0f}",
+            f"{summary.track.compile_seconds:.1f}",
+        )
+    return rows
+
+
+def _rows(track: Track) -> Iterator[tuple[Any, ...]]:
+    """The rows of one method, seed by seed; an empty cell is what was not recorded.
+
+    Row t has the update after t updates and, if there was an evaluation just before it, that. So
+    the last row of a seed is an evaluation alone, or else the step at which it diverged.
+    """
+    name, steps = track.entrant.name, track.loss.shape[1]
+    evaluation = {step: i for i, step in enumerate(track.evaluated_at.tolist())}
+    for seed, diverged_at in enumerate(track.diverged_at.tolist()):
+        for step in range((steps if diverged_at < 0 else diverged_at) + 1):
+            update, measured = ("", "", ""), ("", "")
+            if step < steps:
+                at = seed, step
+                update = track.loss[at], track.learning_rate[at], track.grad_norm[at]
+            if step in evaluation:
+                at = seed, evaluation[step]
+                measured = track.train_loss[at], track.test_accuracy[at]
+            yield name, seed, step, *update, *measured
+
+
+def _document(
+    setting: Setting, ranking: Sequence[Summary], unfinished: Sequence[str]
+) -> dict[str, Any]:
+    """All of the race but its steps; what is not a number is None."""
+    device = jax.devices()[0]
+    packages = ("cs231n_optax", "jax", "jaxlib", "optax", "numpy")
+    return {
+        "configuration": setting._asdict() | {"budget": setting.budget._asdict()},
+        "versions": {"python": platform.python_version()}
+        | {package: importlib.metadata.version(package) for package in packages},
+        "machine": {
+            "platform": platform.platform(),
+            "cpus": os.cpu_count(),
+            "device": device.platform,
+            "device_kind": device.device_kind,
+        },
+        "complete": not unfinished,
+        "unfinished": list(unfinished),
+        "verdict": verdict(ranking),
+        "results": [_result(place, summary) for place, summary in enumerate(ranking, start=1)],
+    }
+
+
+def _result(place: int, summary: Summary) -> dict[str, Any]:
+    track, train_loss, test_accuracy, steps_to_accuracy, steps_per_second = summary
+    return {
+        "place": place,
+        "method": track.entrant.name,
+        "learning_rate": track.entrant.learning_rate,
+        "train_loss": _over_seeds(train_loss, track.train_loss[:, -1]),
+        "test_accuracy": _over_seeds(test_accuracy, track.test_accuracy[:, -1]),
+        "steps_to_accuracy": {
+            "median": _number(np.median(steps_to_accuracy)),
+            "seeds": [_number(x) for x in steps_to_accuracy],
+        },
+        "diverged_at": [None if step < 0 else int(step) for step in track.diverged_at],
+        "steps_per_second": _number(steps_per_second),
+        "train_seconds": _number(track.train_seconds),
+        "compile_seconds": _number(track.compile_seconds),
+    }
+
+
+def _over_seeds(spread: Spread, values: np.ndarray) -> dict[str, Any]:
+    mean, std = spread
+    return {"mean": _number(mean), "std": _number(std), "seeds": [_number(x) for x in values]}
+
+
+def _number(x: Any) -> float | None:
+    return float(x) if np.isfinite(x) else None
+
+
+def _final_losses(track: Track) -> np.ndarray:
+    """The last loss of each seed; infinite if it diverged."""
+    return np.nan_to_num(track.train_loss[:, -1], nan=np.inf)
+
+
+def _ending(summary: Summary) -> str:
+    if np.any(summary.track.diverged):
+        return _divergence(summary.track)
+    return f"train loss {_loss_text(summary)}, test accuracy {_percent_text(summary)} %"
+
+
+def _divergence(track: Track) -> str:
+    steps = track.diverged_at[track.diverged]
+    first, last = steps.min(), steps.max()
+    when = f"at step {first}" if first == last else f"between steps {first} and {last}"
+    seeds = len(track.diverged_at)
+    return f"diverged {when}{f', from {len(steps)} of {seeds} seeds' if seeds > 1 else ''}"
+
+
+def _loss_form(ranking: Sequence[Summary]) -> str:
+    """One format for all: as many decimals as give the smallest three digits, if that fits."""
+    losses = [s.train_loss.mean for s in ranking if not math.isnan(s.train_loss.mean)]
+    if losses and min(losses) >= 1e-4 and max(losses) < 1000:
+        return f".{max(2, 2 - math.floor(math.log10(min(losses))))}f"
+    return ".2e"
+
+
+def _loss_text(summary: Summary, form: str = ".3g") -> str:
+    diverged = summary.track.diverged
+    if np.all(diverged):
+        return "diverged"
+    if np.any(diverged):
+        return f"{np.sum(diverged)} of {len(diverged)} diverged"
+    return _plus_minus(summary.train_loss, form)
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.4g}"
+
+
+def _percent_text(summary: Summary) -> str:
+    percent = Spread(*(100 * x for x in summary.test_accuracy))
+    return "-" if math.isnan(percent.mean) else _plus_minus(percent, ".1f")
+
+
+def _plus_minus(spread: Spread, form: str) -> str:
+    mean, std = (format(x, form) for x in spread)
+    return mean if math.isnan(spread.std) else f"{mean} ± {std}"
+
+
+def _steps_text(summary: Summary) -> str:
+    median = np.median(summary.steps_to_accuracy)
+    return f"{median:.0f}" if np.isfinite(median) else "never"

@@ -1,0 +1,276 @@
+"""The command line from outside: exit statuses, messages, files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from cs231n_optax import cli
+from cs231n_optax.gallery import race
+
+FILES = {"race.csv", "race.json", "race.png"}
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A data set of 16 feature vectors to train on and 8 to test."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(24, 3))
+    y = (x[:, 0] > 0).astype(int)
+    path = tmp_path / "tiny.npz"
+    np.savez(path, x_train=x[:16], y_train=y[:16], x_test=x[16:], y_test=y[16:])
+    return path
+
+
+@pytest.fixture
+def start(tiny, tmp_path):
+    """Run a small race with further options; it writes to tmp_path / "out"."""
+
+    def start(*options):
+        small = ["--steps", "4", "--batch-size", "8", "--seeds", "2", "--model", "softmax"]
+        where = ["--data", str(tiny), "--out", str(tmp_path / "out")]
+        return cli.main(["race", *where, *small, "--methods", "sgd,adam", *options])
+
+    return start
+
+
+def test_a_race(start, tmp_path, capsys):
+    assert start("--decay", "step", "--learning-rate", "sgd=0.25") == 0
+    out, err = capsys.readouterr()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    assert "Data: tiny, 16 examples to train on and 8 to test." in out
+    assert "Learning rates: sgd 0.25, adam " in out
+    assert "Decay: step (every = 1, factor = 0.5)." in out
+    assert " wins" in out
+    for name in FILES:
+        assert str(tmp_path / "out" / name) in out
+    assert [line.split(":")[0] for line in err.splitlines()] == ["sgd", "adam"]
+    assert not any(ord(c) < 32 and c != "\n" for c in out + err)
+    configuration = json.loads((tmp_path / "out" / "race.json").read_text())["configuration"]
+    assert configuration["learning_rates"]["sgd"] == 0.25
+    assert configuration["decay_parameters"] == {"every": 1, "factor": 0.5}
+    assert configuration["source"] == str(tmp_path / "tiny.npz")
+
+
+def test_a_quiet_race_on_images(start, tmp_path, capsys):
+    images = ["--data", "digits", "--model", "cnn", "--methods", "sgd", "--seeds", "1"]
+    assert start("--quiet", *images) == 0
+    assert capsys.readouterr() == ("", "")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+
+
+@pytest.fixture
+def no_race(monkeypatch):
+    """Bad input must be found out before anything is trained."""
+
+    def run(*_):
+        raise AssertionError("the race began")
+
+    monkeypatch.setattr(race, "run", run)
+
+
+def save(path, **arrays):
+    np.savez(path, **arrays)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--methods", "sgd,newton"], "unknown method 'newton'; known are sgd, momentum, nesterov"),
+        (["--methods", ""], "unknown method ''"),
+        (["--methods", "sgd,adam,sgd"], "sgd is named twice"),
+        (["--steps", "0"], "--steps: must be a whole number >= 1 and < 2^31, got '0'"),
+        (["--steps", "-5"], "--steps: must be a whole number >= 1 and < 2^31, got '-5'"),
+        (["--steps", str(2**31)], "--steps: must be a whole number >= 1 and < 2^31"),
+        (["--steps", "1e3"], "--steps: must be a whole number >= 1 and < 2^31, got '1e3'"),
+        (["--seeds", "0"], "--seeds: must be a whole number >= 1"),
+        (["--batch-size", "0"], "--batch-size: must be a whole number >= 1"),
+        (["--batch-size", "17"], "--batch-size 17 is more than the 16 training examples of tiny"),
+        (["--learning-rate", "sgd"], "α must be a finite number > 0, got ''"),
+        (["--learning-rate", "sgd=-0.1"], "α must be a finite number > 0, got '-0.1'"),
+        (["--learning-rate", "sgd=0"], "α must be a finite number > 0"),
+        (["--learning-rate", "sgd=nan"], "α must be a finite number > 0"),
+        (["--learning-rate", "sgd=inf"], "α must be a finite number > 0"),
+        (["--learning-rate", "sgd=fast"], "α must be a finite number > 0, got 'fast'"),
+        (["--learning-rate", "newton=1"], "expected METHOD=α"),
+        (["--learning-rate", "rmsprop=1"], "--learning-rate rmsprop: this method does not race"),
+        (["--learning-rate", "sgd=1", "--learning-rate", "sgd=2"], "names a method twice"),
+        (["--accuracy", "95"], "--accuracy: must be a number in (0, 1], got '95'"),
+        (["--accuracy", "nan"], "--accuracy: must be a number in (0, 1]"),
+        (["--decay", "linear"], "--decay: invalid choice: 'linear'"),
+        (["--model", "transformer"], "--model: invalid choice: 'transformer'"),
+        (["--model", "cnn"], "--model cnn does not suit tiny: "),
+        (["--data", "imagenet"], "no such data: imagenet is not digits, mnist5k or a path"),
+        (["--data", os.devnull], "not a NumPy .npz archive"),
+        (["--data", "."], "no data_batch_*.bin here"),
+        (["--out", os.devnull], f"can't write to --out {os.devnull}"),
+        (["--out", f"{os.devnull}/race"], f"can't write to --out {os.devnull}/race"),
+        (["--out", "/proc/race"], "can't write to --out /proc/race"),
+        (["--step", "3"], "unrecognized arguments: --step 3"),
+    ],
+)
+def test_bad_input_is_one_line(options, message, start, no_race, tmp_path, capsys):
+    assert start(*options) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("cs231n-optax: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", [[], ["sprint"]])
+def test_bad_command_is_one_line(command, capsys):
+    assert cli.main(command) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+
+
+def test_bad_data_is_one_line(start, no_race, tmp_path, capsys):
+    x, y = np.ones((4, 2)), np.array([0, 1, 0, 1])
+    unlabelled = save(tmp_path / "unlabelled.npz", x_train=x, x_test=x)
+    x[1, 1] = np.nan
+    broken = save(tmp_path / "broken.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    for path, message in ((unlabelled, "no array y_train"), (broken, "NaN")):
+        assert start("--data", path) == 2
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        assert message in err
+        assert path in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_in_the_place_of_a_result(start, no_race, tmp_path, capsys):
+    (tmp_path / "out" / "race.png").mkdir(parents=True)
+    assert start() == 2
+    assert "race.png is a folder there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["rich", "matplotlib"])
+def test_without_the_gallery_extra(package, start, no_race, monkeypatch, tmp_path, capsys):
+    for name in list(sys.modules):
+        if name.split(".")[0] == package or name.startswith("cs231n_optax.gallery.race_"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    assert start() == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "pip install 'cs231n_optax[gallery]'" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_module_imports_without_extras():
+    code = (
+        "import sys, cs231n_optax.cli\n"
+        "assert not {'matplotlib', 'rich', 'sklearn', 'mlxtend'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_help(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["race", "--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    for word in (*cli.METHODS, *cli.DATASETS, *cli.MODELS, *cli.DECAYS, "--out", "--quiet"):
+        assert word in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_every_default_rate_is_there():
+    wanted = {(model, data) for model in cli.MODELS for data in cli.DATASETS}
+    assert cli.LEARNING_RATES.keys() == wanted
+    for rates in cli.LEARNING_RATES.values():
+        assert rates.keys() == cli.METHODS.keys()
+        assert all(0 < rate < 10 for rate in rates.values())
+
+
+def test_decays_suit_the_length_of_the_race():
+    for name, decay in cli.DECAYS.items():
+        schedule = decay.schedule(0.5, **decay.parameters(1000))
+        assert float(schedule(0)) == pytest.approx(0.5)
+        end = float(schedule(999)) / 0.5
+        wanted = {"constant": 1, "step": 1 / 8, "cyclic-cosine": 0}.get(name, 1 / 10)
+        assert end == pytest.approx(wanted, abs=1e-3)
+
+
+# Ctrl-C.
+
+
+def interrupt_at(monkeypatch, call):
+    """Let the race of the method with this number be interrupted."""
+    real, calls = race.run, []
+
+    def run(*args):
+        calls.append(args)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(race, "run", run)
+
+
+def test_ctrl_c_keeps_what_has_finished(start, monkeypatch, tmp_path, capsys):
+    interrupt_at(monkeypatch, 2)
+    assert start("--methods", "sgd,adam,momentum") == 130
+    out, err = capsys.readouterr()
+    assert "Only sgd finished" in out
+    assert err.splitlines()[-1] == (
+        "cs231n-optax: interrupted; finished and written: sgd; not finished: adam, momentum"
+    )
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    document = json.loads((tmp_path / "out" / "race.json").read_text())
+    assert [result["method"] for result in document["results"]] == ["sgd"]
+    assert document["unfinished"] == ["adam", "momentum"]
+
+
+def test_ctrl_c_before_anything_has_finished(start, monkeypatch, tmp_path, capsys):
+    interrupt_at(monkeypatch, 1)
+    assert start() == 130
+    assert capsys.readouterr().err == "cs231n-optax: interrupted, nothing is written\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_real_ctrl_c_in_a_real_process(tiny, tmp_path):
+    command = [sys.executable, "-m", "cs231n_optax", "race", "--data", str(tiny)]
+    command += ["--steps", "3000", "--batch-size", "8", "--model", "softmax"]
+    with subprocess.Popen(
+        [*command, "--out", str(tmp_path / "out")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr.readline().startswith("sgd: train loss ")
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)  # a second one does no harm
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; finished and written: sgd" in err
+    assert "Traceback" not in err
+    assert not any(ord(c) < 32 and c != "\n" for c in out + err)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    assert json.loads((tmp_path / "out" / "race.json").read_text())["complete"] is False
+
+
+# A disk that fails after the race.
+
+
+def test_results_that_cant_be_written_are_shown(start, monkeypatch, capsys):
+    from cs231n_optax.gallery import race_report
+
+    def write(*_):
+        raise OSError(28, "No space left on device", "out/race.csv")
+
+    monkeypatch.setattr(race_report, "write", write)
+    assert start("--methods", "sgd") == 1
+    out, err = capsys.readouterr()
+    assert "Only sgd finished" in out
+    assert "No space left on device" in err.splitlines()[-1]
