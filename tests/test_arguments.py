@@ -94,7 +94,7 @@ def test_a_wide_tracer_does_not_widen():
 
         updates, state = step(jnp.float64(0.1), jnp.float64(0.9))
     assert updates.dtype == jnp.float32
-    assert state[1].velocity.dtype == jnp.float32
+    assert state[1].look_ahead.dtype == jnp.float32
 
 
 def test_mixed_precision_follows_the_gradient():

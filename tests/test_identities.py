@@ -72,22 +72,34 @@ def test_velocity_is_a_weighted_sum_of_gradients(shapes, seed, rho):
 
 
 @identity
-@given(seed=seeds, rho=decays, learning_rate=st.floats(1e-3, 0.3))
-def test_both_forms_of_nesterov(seed, rho, learning_rate):
-    """X += v with the gradient at x + rho v, as on the page, gives x = x~ - rho v throughout."""
+@given(
+    seed=seeds,
+    rhos=st.lists(decays, min_size=STEPS, max_size=STEPS),
+    constant=st.booleans(),
+    learning_rate=st.floats(1e-3, 0.3),
+)
+def test_both_forms_of_nesterov(seed, rhos, constant, learning_rate):
+    """The page's first form, x += v with the gradient at x + rho v, gives x = x~ - rho v."""
     rng = np.random.default_rng(seed)
     curvature, start = rng.uniform(0.1, 2.0, 5), rng.standard_normal(5)
+    rhos = rhos[:1] * STEPS if constant else rhos
 
-    tx = jax.jit(lambda *args: co.nesterov(*args[:2]).update(*args[2:]))
     look_ahead = jnp.asarray(start)
-    state = co.nesterov(learning_rate, rho).init(look_ahead)
-    x, v = start.copy(), np.zeros(5)
-    for _ in range(STEPS):
-        updates, state = tx(learning_rate, rho, curvature * look_ahead, state)
+    state = co.nesterov(learning_rate).init(look_ahead)
+    x, v, rho = start.copy(), np.zeros(5), 0.0
+    for next_rho in rhos:
+        updates, state = nesterov_update(learning_rate, next_rho, curvature * look_ahead, state)
         look_ahead = look_ahead + updates
         v = rho * v - learning_rate * curvature * (x + rho * v)
         x = x + v
+        rho = next_rho
         assert_close(co.nesterov_iterate(state, look_ahead), x)
+        assert_close(look_ahead, x + rho * v)
+
+
+@jax.jit
+def nesterov_update(learning_rate, rho, grads, state):
+    return co.nesterov(learning_rate, rho).update(grads, state)
 
 
 @identity

@@ -38,21 +38,29 @@ class ScaleByAdamState(NamedTuple):
 
 
 def _rule(
-    g: jax.Array, m: jax.Array, s: jax.Array, *, b1: Any, b2: Any, eps: Any, mass1: Any, mass2: Any
+    g: jax.Array,
+    m: jax.Array,
+    s: jax.Array,
+    *,
+    b1: Any,
+    b2: Any,
+    eps: Any,
+    correction1: Any,
+    correction2: Any,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     m = b1 * m + (1 - b1) * g
     s = b2 * s + (1 - b2) * _tree.abs_squared(g)
-    return (m / mass1) / (jnp.sqrt(s / mass2) + eps), m, s
+    return m * correction1 / (jnp.sqrt(s * correction2) + eps), m, s
 
 
-def _mass(b: Any, count: jax.typing.ArrayLike) -> jax.Array:
-    """1 - bᵗ, the weight that t updates have put into a decaying mean that started at zero.
+def _correction(b: Any, count: jax.typing.ArrayLike) -> jax.Array:
+    """1 / (1 - bᵗ), for a decaying mean that started at zero t updates ago.
 
-    As -expm1(t log b), since for b near 1 the difference loses digits: at t = 1 and b = 0.999
-    float32 would keep four.
+    With -expm1(t log b) for 1 - bᵗ, since for b near 1 the difference loses digits: at t = 1 and
+    b = 0.999 float32 would keep four.
     """
     log_b = jnp.log(b) if isinstance(b, jax.Array) else math.log(b) if b > 0 else -math.inf
-    return -jnp.expm1(jnp.asarray(count, float) * log_b)
+    return -1 / jnp.expm1(jnp.asarray(count, float) * log_b)
 
 
 def scale_by_adam(
@@ -123,7 +131,8 @@ def scale_by_adam(
     ) -> tuple[optax.Updates, ScaleByAdamState]:
         del params
         count = optax.safe_increment(state.count)
-        mass1, mass2 = (_mass(b1, count), _mass(b2, count)) if bias_correction else (1, 1)
+        corrections = (_correction(b1, count), _correction(b2, count))
+        correction1, correction2 = corrections if bias_correction else (1, 1)
         direction, m, s = _tree.leafwise(
             _rule,
             updates,
@@ -132,8 +141,8 @@ def scale_by_adam(
             b1=b1,
             b2=b2,
             eps=eps,
-            mass1=mass1,
-            mass2=mass2,
+            correction1=correction1,
+            correction2=correction2,
         )
         return direction, ScaleByAdamState(count, m, s)
 

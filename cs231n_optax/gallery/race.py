@@ -125,7 +125,7 @@ class Track(NamedTuple):
 
     @property
     def diverged(self) -> np.ndarray:
-        """Bool (seeds,)."""
+        """Whether each seed diverged: bool (seeds,)."""
         return self.diverged_at >= 0
 
 
