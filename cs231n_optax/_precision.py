@@ -6,6 +6,7 @@ so a rule sees float32 or wider, keeps its state there, and only the finished up
 to the dtype in which the gradient came.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -37,7 +38,7 @@ def in_float32(tx: optax.GradientTransformation) -> optax.GradientTransformation
         **extra_args: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
         wide, state = inner.update(_widen_all("gradient", updates), state, params, **extra_args)
-        narrow = jax.tree.map(lambda u, g: _tree.cast(u, jnp.result_type(g)), wide, updates)
+        narrow = jax.tree.map(lambda u, g: _tree.cast(u, _tree.as_array(g).dtype), wide, updates)
         return narrow, state
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -56,6 +57,10 @@ def _widen_all(what: str, tree: Any) -> Any:
 
 
 def _is_inexact(leaf: Any) -> bool:
-    return isinstance(leaf, float | complex) or jnp.issubdtype(
-        getattr(leaf, "dtype", type(leaf)), jnp.inexact
-    )
+    dtype = getattr(leaf, "dtype", None)
+    return isinstance(leaf, float | complex) if dtype is None else _is_inexact_dtype(dtype)
+
+
+@functools.cache
+def _is_inexact_dtype(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.inexact)

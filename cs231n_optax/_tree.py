@@ -1,5 +1,6 @@
 """Arithmetic on pytrees: what the rules need and `jax.tree.map` does not give."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -33,13 +34,29 @@ def norm(tree: Any) -> jax.Array:
 
 def widen(x: Any) -> jax.Array:
     """Cast to float32 if the dtype is narrower, else leave it."""
-    x = jnp.asarray(x)
-    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+    x = as_array(x)
+    return x.astype(jnp.float32) if _finfo(x.dtype).bits < 32 else x
+
+
+# Asking before converting makes tracing a thousand leaves a third shorter.
+
+
+def as_array(x: Any) -> jax.Array:
+    """Convert to an array if need be."""
+    return x if isinstance(x, jax.Array) else jnp.asarray(x)
 
 
 def cast(x: jax.Array, dtype: Any) -> jax.Array:
-    """Cast if need be: asking first makes tracing a thousand leaves a fifth shorter."""
+    """Convert to a dtype if need be."""
     return x if x.dtype == dtype else x.astype(dtype)
+
+
+def real_dtype(x: Any) -> Any:
+    """The dtype of |x|."""
+    return _finfo(as_array(x).dtype).dtype
+
+
+_finfo = functools.cache(jnp.finfo)
 
 
 def find(tree: Any, kind: type) -> list[Any]:
@@ -75,32 +92,29 @@ def leafwise(rule: Rule, grads: Any, *accumulators: Any, **hyperparams: Any) -> 
                 f"{structure}, expected {jax.tree.structure(accumulator)}"
             )
         columns.append(jax.tree.leaves(accumulator))
-    rows = [_apply(rule, row, hyperparams) for row in zip(*columns, strict=True)]
+    static = {name: x for name, x in hyperparams.items() if not isinstance(x, jax.Array)}
+    traced = {name: x for name, x in hyperparams.items() if isinstance(x, jax.Array)}
+    rows = [_apply(rule, row, static, traced) for row in zip(*columns, strict=True)]
     outputs = zip(*rows, strict=True) if rows else [()] * len(columns)
     return tuple(jax.tree.unflatten(structure, column) for column in outputs)
 
 
-def _apply(rule: Rule, row: tuple[Any, ...], hyperparams: dict[str, Any]) -> list[jax.Array]:
-    row = tuple(jnp.asarray(x) for x in row)
-    for x in row[1:]:
-        if x.shape != row[0].shape:
+def _apply(
+    rule: Rule, row: tuple[Any, ...], static: dict[str, Any], traced: dict[str, jax.Array]
+) -> list[jax.Array]:
+    g, *accumulators = row = tuple(as_array(x) for x in row)
+    for x in accumulators:
+        if x.shape != g.shape:
             raise ValueError(
-                f"a gradient has shape {row[0].shape} where the parameters given to init had "
+                f"a gradient has shape {g.shape} where the parameters given to init had "
                 f"shape {x.shape}"
             )
-    dtype = real_dtype(row[0])
-    hyperparams = {
-        name: cast(value, dtype) if isinstance(value, jax.Array) else value
-        for name, value in hyperparams.items()
-    }
-    if jnp.iscomplexobj(row[0]):  # times a real number: the only promotion that a rule asks for
+    if traced:
+        dtype = real_dtype(g)
+        traced = {name: cast(x, dtype) for name, x in traced.items()}
+    if g.dtype.kind == "c":  # times a real number: the only promotion that a rule asks for
         with jax.numpy_dtype_promotion("standard"):
-            outputs = rule(*row, **hyperparams)
+            outputs = rule(*row, **static, **traced)
     else:
-        outputs = rule(*row, **hyperparams)
+        outputs = rule(*row, **static, **traced)
     return [cast(out, x.dtype) for out, x in zip(outputs, row, strict=True)]
-
-
-def real_dtype(x: Any) -> Any:
-    """The dtype of |x|."""
-    return jnp.finfo(jnp.result_type(x)).dtype

@@ -14,7 +14,7 @@ import matplotlib.image
 import matplotlib.text
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -172,13 +172,14 @@ def test_shapes_and_times(tracks):
     assert track.evaluated_at[0] == 0
     assert track.evaluated_at[-1] == BUDGET.steps
     assert track.train_loss.shape == (BUDGET.seeds, len(track.evaluated_at))
-    assert 0 < track.train_seconds < 10 > track.compile_seconds > 0
+    assert min(track.train_seconds, track.compile_seconds) > 0
     summary = race.summarize(track, 0.9)
     updates = BUDGET.steps * BUDGET.seeds
     assert summary.steps_per_second == pytest.approx(updates / track.train_seconds)
     assert race.num_parameters(PROBLEM.network) == (FEATURES + 1) * CLASSES
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5000), st.integers(1, TRAIN))
 def test_the_plan_adds_up(steps, batch_size):
     chunks, evaluated = race.plan(PROBLEM, race.Budget(steps, batch_size, 1))
