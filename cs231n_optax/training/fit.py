@@ -369,7 +369,11 @@ def _loop_over_chunks(
         stop = callback(history) if callback is not None else False
         if stop or state.nonfinite_step >= 0:
             break
-    return state._replace(pending=tuple(batches)), _concatenate(histories)
+    state = state._replace(pending=tuple(batches))
+    if not histories:
+        none = jnp.zeros(0)
+        return state, FitHistory(none.astype(jnp.int32), none, none, none, evaluation=None)
+    return state, _concatenate(histories)
 
 
 def _stack(*leaves: Any) -> Any:

@@ -92,9 +92,16 @@ class TestResults:
         assert result.history.evaluation["bias"][-1] == result.params["b"]
         assert result.history.evaluation["bias"][1] == fit(steps=20).params["b"]
 
-    def test_zero_steps(self):
-        result = fit(steps=0)
+    @pytest.mark.parametrize("options", [{}, {"callback": lambda history: None}])
+    def test_zero_steps(self, options):
+        result = fit(steps=0, **options)
         assert_same_bits(result.params, PARAMS)
+        assert result.history.loss.shape == (0,)
+
+    def test_an_iterator_without_batches(self):
+        result = co.fit(loss, PARAMS, ADAM, iter(()), steps=5)
+        assert_same_bits(result.params, PARAMS)
+        assert result.state.step == 0
         assert result.history.loss.shape == (0,)
 
     def test_complex_parameters_descend(self):
