@@ -64,7 +64,7 @@ def picture(setting: Setting, ranking: Sequence[Summary], unfinished: Sequence[s
 
 def _title(setting: Setting, unfinished: Sequence[str]) -> str:
     steps, batch_size, seeds = setting.budget
-    over = f"mean ± std of {seeds} seeds" if seeds > 1 else "one seed"
+    over = f"mean ± std of {seeds} seeds, within their range" if seeds > 1 else "one seed"
     title = f"{setting.model} on {setting.data}: {steps} steps of {batch_size} examples, {over}"
     return f"{title}\n(interrupted: {', '.join(unfinished)} missing)" if unfinished else title
 

@@ -131,7 +131,7 @@ def verdict(ranking: Sequence[Summary]) -> str:
     runner_up = others[0].track
     seeds = len(runner_up.diverged_at)
     ahead = np.sum(_final_losses(winner.track) < _final_losses(runner_up))
-    sure = "wins" if ahead == seeds else "wins narrowly"
+    sure = "wins" if ahead == seeds else "wins narrowly" if 2 * ahead > seeds else "wins on average"
     of_seeds = f" from {ahead} of {seeds} seeds" if seeds > 1 else ""
     best = max(ranking, key=lambda summary: np.nan_to_num(summary.test_accuracy.mean, nan=-1.0))
     return (

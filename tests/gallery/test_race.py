@@ -244,8 +244,10 @@ def test_verdict():
     lost = made_up("lost", [np.nan, np.nan], diverged_at=[1, 2])
     assert race_report.verdict(ranked(fast, slow)).startswith("fast wins: ")
     assert "from 2 of 2 seeds" in race_report.verdict(ranked(fast, slow))
-    assert race_report.verdict(ranked(fast, level)).startswith("fast wins narrowly: ")
+    assert race_report.verdict(ranked(fast, level)).startswith("fast wins on average: ")
     assert "from 1 of 2 seeds" in race_report.verdict(ranked(fast, level))
+    close, closer = made_up("close", [0.3, 0.3, 0.3]), made_up("closer", [0.2, 0.2, 0.4])
+    assert race_report.verdict(ranked(close, closer)).startswith("closer wins narrowly: ")
     assert "from 2 of 2 seeds" in race_report.verdict(ranked(fast, lost))
     assert race_report.verdict(ranked(fast)).startswith("Only fast finished: train loss 0.3 ±")
     assert race_report.verdict(ranked(lost)) == "Nobody wins: every method diverged."
