@@ -38,7 +38,7 @@ def widen(x: Any) -> jax.Array:
     return x.astype(jnp.float32) if _finfo(x.dtype).bits < 32 else x
 
 
-# Asking before converting makes tracing a thousand leaves a third shorter.
+# Asking before converting: a conversion that changes nothing still takes time to trace.
 
 
 def as_array(x: Any) -> jax.Array:

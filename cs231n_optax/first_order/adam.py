@@ -131,8 +131,8 @@ def scale_by_adam(
     ) -> tuple[optax.Updates, ScaleByAdamState]:
         del params
         count = optax.safe_increment(state.count)
-        corrections = (_correction(b1, count), _correction(b2, count))
-        correction1, correction2 = corrections if bias_correction else (1, 1)
+        correction1 = _correction(b1, count) if bias_correction else 1
+        correction2 = _correction(b2, count) if bias_correction else 1
         direction, m, s = _tree.leafwise(
             _rule,
             updates,
