@@ -265,11 +265,10 @@ def _conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     A row of ``patches`` is one pixel's 3×3 neighbourhood, in the order of the kernel's axes.
 
-    Measured on two CPU cores with JAX 0.10: a training step of `cnn` for five models under
-    `jax.vmap`, with 128 images of 8×8 or 28×28 pixels each, is 12 to 15 times as fast as with
-    ``jax.lax.conv_general_dilated`` inside `jax.lax.scan`, and 1.5 to 2.7 times outside it. The
-    price is memory, nine times that of x, and that one model alone, outside any loop, takes twice
-    as long at 28×28.
+    Measured on two CPU cores with JAX 0.10 (benchmarks/building_blocks.py): a training step of
+    `cnn` for five models under `jax.vmap`, with 128 images of 8×8 or 28×28 pixels each, is 11 to 13
+    times as fast as with ``jax.lax.conv_general_dilated`` inside `jax.lax.scan`. The price is
+    memory, nine times that of x, and that one model alone, outside any loop, is slower at 28×28.
 
     Args:
       x: floating (N, H, W, C).
