@@ -1,38 +1,60 @@
 """The optimisation half of CS231n's lecture 7, on JAX and Optax."""
 
 # 7-1-3 ... 7-1-7: first-order methods
+# 7-1-9, 7-1-10: line searches, quasi-Newton methods
+from cs231n_optax._trial import Status, accepted, accepted_params, status
 from cs231n_optax.first_order.adagrad import adagrad, scale_by_adagrad
 from cs231n_optax.first_order.adam import adam, scale_by_adam
 from cs231n_optax.first_order.momentum import momentum, scale_by_momentum
 from cs231n_optax.first_order.nesterov import nesterov, nesterov_iterate, scale_by_nesterov
 from cs231n_optax.first_order.rmsprop import rmsprop, scale_by_rmsprop
 from cs231n_optax.first_order.sgd import sgd
+from cs231n_optax.line_search.backtracking import backtracking
+from cs231n_optax.line_search.with_line_search import with_line_search
+from cs231n_optax.line_search.wolfe import wolfe
 
 # 7-1-8: learning-rate decays; 7-1-11: the cyclic one
 from cs231n_optax.schedules import cyclic_cosine, exponential_decay, inverse_time_decay, step_decay
+from cs231n_optax.second_order.bfgs import bfgs, scale_by_bfgs
+from cs231n_optax.second_order.lbfgs import lbfgs, scale_by_lbfgs
 
 # training with any of them
 from cs231n_optax.training.fit import FitHistory, FitResult, FitState, fit
+from cs231n_optax.training.minimize import MinimizeProgress, MinimizeResult, minimize
 
 __all__ = [
     "FitHistory",
     "FitResult",
     "FitState",
+    "MinimizeProgress",
+    "MinimizeResult",
+    "Status",
+    "accepted",
+    "accepted_params",
     "adagrad",
     "adam",
+    "backtracking",
+    "bfgs",
     "cyclic_cosine",
     "exponential_decay",
     "fit",
     "inverse_time_decay",
+    "lbfgs",
+    "minimize",
     "momentum",
     "nesterov",
     "nesterov_iterate",
     "rmsprop",
     "scale_by_adagrad",
     "scale_by_adam",
+    "scale_by_bfgs",
+    "scale_by_lbfgs",
     "scale_by_momentum",
     "scale_by_nesterov",
     "scale_by_rmsprop",
     "sgd",
+    "status",
     "step_decay",
+    "with_line_search",
+    "wolfe",
 ]

@@ -25,6 +25,107 @@ def real_zeros_like(tree: Any) -> Any:
     return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=real_dtype(x)), tree)
 
 
+def select(flag: jax.Array, new: Any, old: Any) -> Any:
+    """``new`` where a bool scalar holds, else ``old``.
+
+    A state whose class says ``selects_itself = True`` is always the new one: it may be too large
+    to be selected as a whole, and so its transformation is told what is wanted.
+    """
+
+    def choose(x: Any, y: Any) -> Any:
+        return x if _selects_itself(x) else jnp.where(flag, x, y)
+
+    return jax.tree.map(choose, new, old, is_leaf=_selects_itself)
+
+
+def _selects_itself(node: Any) -> bool:
+    return getattr(node, "selects_itself", False)
+
+
+def vdot(x: Any, y: Any) -> jax.Array:
+    """Σ Re(x̄ y) over all leaves: the inner product of the trees as real vectors."""
+    products = jax.tree.map(lambda a, b: jnp.vdot(a, b, precision="highest").real, x, y)
+    return sum(jax.tree.leaves(products), start=jnp.zeros((), scalar_dtype(x)))
+
+
+def scale(factor: jax.Array, x: Any) -> Any:
+    """Factor · x, with a real factor, in the dtypes of x."""
+    return jax.tree.map(lambda x: cast(factor, real_dtype(x)) * x, x)
+
+
+def axpy(factor: jax.Array, x: Any, y: Any) -> Any:
+    """Factor · x + y, with a real factor, in the dtypes of y."""
+    return jax.tree.map(lambda x, y: cast(factor, real_dtype(x)) * x + y, x, y)
+
+
+def rows_dot(rows: Any, x: Any) -> jax.Array:
+    """The inner products of x with each of m rows, trees of arrays (m, *shape of x): (m,)."""
+
+    def leaf(rows: jax.Array, x: jax.Array) -> jax.Array:
+        rows, x = rows.reshape(rows.shape[0], -1), x.reshape(-1)
+        if x.dtype.kind == "c":
+            return jnp.matmul(rows, x.conj(), precision="highest").real
+        return jnp.matmul(rows, x, precision="highest")
+
+    products = [leaf(r, a) for r, a in zip(jax.tree.leaves(rows), jax.tree.leaves(x), strict=True)]
+    return functools.reduce(jnp.add, [cast(p, scalar_dtype(x)) for p in products])
+
+
+def combine(weights: jax.Array, rows: Any) -> Any:
+    """Σᵢ weights[i] · rows[i], the inverse of `rows_dot` in its shapes."""
+
+    def leaf(rows: jax.Array) -> jax.Array:
+        flat = rows.reshape(rows.shape[0], -1)
+        w = cast(weights, real_dtype(rows))
+        if rows.dtype.kind == "c":
+            w = w.astype(rows.dtype)
+        return jnp.matmul(w, flat, precision="highest").reshape(rows.shape[1:])
+
+    return jax.tree.map(leaf, rows)
+
+
+def ravel(tree: Any) -> jax.Array:
+    """All numbers of a tree in one real vector; of a complex leaf, the real parts come first."""
+    dtype = scalar_dtype(tree)
+    parts = [
+        part.reshape(-1).astype(dtype)
+        for leaf in jax.tree.leaves(tree)
+        for part in ([leaf.real, leaf.imag] if jnp.iscomplexobj(leaf) else [jnp.asarray(leaf)])
+    ]
+    return jnp.concatenate(parts) if parts else jnp.zeros(0, dtype)
+
+
+def unravel(flat: jax.Array, like: Any) -> Any:
+    """The tree whose `ravel` a vector is."""
+    start = 0
+    leaves = []
+    for leaf in jax.tree.leaves(like):
+        size, dtype = jnp.size(leaf), real_dtype(leaf)
+        parts = 2 if jnp.iscomplexobj(leaf) else 1
+        pieces = [
+            flat[start + i * size : start + (i + 1) * size].reshape(jnp.shape(leaf)).astype(dtype)
+            for i in range(parts)
+        ]
+        leaves.append(jax.lax.complex(*pieces) if parts == 2 else pieces[0])
+        start += parts * size
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def max_abs(tree: Any) -> jax.Array:
+    """The largest modulus of an element, NaN if one is NaN; 0 for an empty tree."""
+    largest = jnp.zeros((), scalar_dtype(tree))
+    for leaf in jax.tree.leaves(tree):
+        if leaf.size:
+            largest = jnp.maximum(largest, jnp.max(jnp.abs(leaf)))
+    return largest
+
+
+def scalar_dtype(tree: Any) -> Any:
+    """The widest real dtype of the leaves: that of a sum over them all."""
+    dtypes = [real_dtype(leaf) for leaf in jax.tree.leaves(tree)]
+    return max(dtypes, key=lambda dtype: dtype.itemsize) if dtypes else jnp.dtype(float)
+
+
 def norm(tree: Any) -> jax.Array:
     """The Euclidean norm over all leaves, accumulated in float32 or wider; 0 for an empty tree."""
     leaves = [widen(x) for x in jax.tree.leaves(tree)]

@@ -302,7 +302,16 @@ def stubborn():
 
     def init(params):
         zero = jnp.zeros((), jnp.int32)
-        trial = Trial(params, jnp.zeros(()), params, jnp.array(True), jnp.array(True), zero, zero)
+        trial = Trial(
+            params,
+            jnp.zeros(()),
+            params,
+            jnp.zeros(()),
+            jnp.array(True),
+            jnp.array(True),
+            zero,
+            zero,
+        )
         return Stubborn(trial)
 
     def update(updates, state, params, *, value, **extra_args):

@@ -1,0 +1,105 @@
+"""The simplest line search: shorten the step until the value has decreased enough.
+
+φ(t) <= φ(0) + c₁ t φ′(0)        sufficient decrease (Armijo)
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cs231n_optax import _checks
+from cs231n_optax.line_search.search import Answer, Condition, Search, noise_floor
+
+
+class BacktrackingState(NamedTuple):
+    """State of `backtracking`: scalars.
+
+    Attributes:
+      step: t, to be tried next; after ACCEPT, the step accepted.
+      answer: an `Answer`.
+      condition: the `Condition` that the accepted step meets.
+      num_evals: steps heard of so far.
+      value, slope: φ(0) and φ′(0).
+      noise: values that differ by less are equal.
+    """
+
+    step: jax.Array
+    answer: jax.Array
+    condition: jax.Array
+    num_evals: jax.Array
+    value: jax.Array
+    slope: jax.Array
+    noise: jax.Array
+
+
+def backtracking(
+    *,
+    c1: jax.typing.ArrayLike = 1e-4,
+    decrease: jax.typing.ArrayLike = 0.5,
+    max_evals: int = 30,
+) -> Search:
+    """A search that multiplies the step by a factor until Armijo's condition holds.
+
+    A step where φ or φ′ is not finite is too long. Where φ(t) equals φ(0) to rounding, a step
+    is also accepted if the slope there is flatter and still downhill, as in `wolfe`
+    (APPROXIMATE_WOLFE). Nothing keeps the step from being too short, so quasi-Newton directions
+    are better served by `wolfe`.
+
+    Args:
+      c1: c₁ in [0, 1), a number or a scalar array (may be traced).
+      decrease: the factor, in [0, 1), a number or a scalar array (may be traced).
+      max_evals: steps tried at most, >= 1, then FAIL. A Python integer.
+
+    Returns:
+      A `Search`.
+
+    Raises:
+      ValueError: if a Python ``c1`` or ``decrease`` is outside [0, 1), or ``max_evals`` < 1.
+      TypeError: if an argument is of another type.
+
+    Example:
+      >>> import cs231n_optax, jax, jax.numpy as jnp
+      >>> search = cs231n_optax.backtracking()
+      >>> phi = jax.value_and_grad(lambda t: (t - 1.0) ** 2)
+      >>> state = search.init(*phi(0.0), jnp.array(8.0))
+      >>> while state.answer == 0:
+      ...     state = search.step(state, *phi(state.step))
+      >>> print(state.step, state.num_evals)
+      1.0 4
+
+    Source:
+      L. Armijo, Pacific Journal of Mathematics 16, 1966; J. Nocedal and S. Wright, "Numerical
+      Optimization", 2nd ed., 2006, algorithm 3.1.
+    """
+    c1 = _checks.decay_rate("c1", c1)
+    decrease = _checks.decay_rate("decrease", decrease)
+    max_evals = _checks.static_int("max_evals", max_evals, at_least=1)
+
+    def init(
+        value: jax.Array, slope: jax.Array, step: jax.Array, noise: jax.typing.ArrayLike = 0.0
+    ) -> BacktrackingState:
+        dtype = jnp.result_type(value, slope, step, float)
+        value, slope, step = (jnp.asarray(x, dtype) for x in (value, slope, step))
+        none = jnp.zeros_like(step, dtype=jnp.int32)
+        return BacktrackingState(step, none, none, none, value, slope, noise_floor(value, noise))
+
+    def step(state: BacktrackingState, value: jax.Array, slope: jax.Array) -> BacktrackingState:
+        t = state.step
+        finite = jnp.isfinite(value) & jnp.isfinite(slope)
+        exact = finite & (value <= state.value + jnp.asarray(c1, t.dtype) * t * state.slope)
+        flat = (slope >= state.slope) & (slope <= 0)
+        approximate = finite & (value <= state.value + state.noise) & flat
+        num_evals = state.num_evals + 1
+        fail = jnp.where(num_evals >= max_evals, jnp.int32(Answer.FAIL), jnp.int32(Answer.TRY))
+        kind = jnp.where(
+            approximate, jnp.int32(Condition.APPROXIMATE_WOLFE), jnp.int32(Condition.NONE)
+        )
+        return state._replace(
+            step=jnp.where(exact | approximate, t, t * jnp.asarray(decrease, t.dtype)),
+            answer=jnp.where(exact | approximate, jnp.int32(Answer.ACCEPT), fail),
+            condition=jnp.where(exact, jnp.int32(Condition.ARMIJO), kind),
+            num_evals=num_evals,
+        )
+
+    return Search(init, step)

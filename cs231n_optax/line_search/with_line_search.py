@@ -1,0 +1,423 @@
+"""The combinator that makes a direction globally convergent, one evaluation an update.
+
+Each update hears the value and the gradient at the current trial point, and answers whether it
+was good enough. If so, it becomes the anchor, the direction gives a new line from there, and the
+parameters go to the line's first trial; if not, they go to the next trial on the same line.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from cs231n_optax import _checks, _tree
+from cs231n_optax._lanes import in_one_kernel
+from cs231n_optax._trial import Status, Trial
+from cs231n_optax.line_search.search import Answer, Search
+from cs231n_optax.line_search.wolfe import wolfe
+
+MAX_REISSUES = 4  # of a trial to which the parameters were not brought
+PLACED = 8  # ulp by which they may miss it
+PATIENCE = 20  # accepted steps without a better value or gradient than ever before
+NOISE = 10  # ε |f(x₀)|: how far values may rise by rounding, see `aim`
+
+RUNNING, CONVERGED, STALLED, FAILED, MISPLACED = (
+    np.int32(status)
+    for status in (
+        Status.RUNNING,
+        Status.CONVERGED,
+        Status.STALLED,
+        Status.FAILED,
+        Status.MISPLACED,
+    )
+)
+
+
+class LineSearchState(NamedTuple):
+    """State of `with_line_search`.
+
+    Attributes:
+      trial: the `Trial` record; its anchor is the last accepted point.
+      direction_state: that of the direction.
+      direction: the line from the anchor, the tree of the parameters; the current trial is
+        anchor + search.step · direction.
+      search: the state of the search along it.
+      start_value: |f| at the first point.
+      best_value, best_grad_norm: the least so far, of accepted points.
+      idle_steps: int32, accepted steps since one of them was last improved.
+      reissues: int32, times that the current trial has been issued again.
+      steepest: bool, whether the line is the steepest descent that follows a failure.
+    """
+
+    trial: Trial
+    direction_state: optax.OptState
+    direction: optax.Updates
+    search: Any
+    start_value: jax.Array
+    best_value: jax.Array
+    best_grad_norm: jax.Array
+    idle_steps: jax.Array
+    reissues: jax.Array
+    steepest: jax.Array
+
+
+class Verdict(NamedTuple):
+    """What a trial came to: scalars, as far as not explained in `Trial` and `LineSearchState`.
+
+    Attributes:
+      accept: the trial is the new anchor.
+      restart: the search has failed, and steepest descent shall follow from the old anchor.
+      turn: either of them, so there is a new line.
+      value, grad_norm: at the anchor.
+      decrease: of the value, by this step.
+    """
+
+    accept: jax.Array
+    restart: jax.Array
+    turn: jax.Array
+    value: jax.Array
+    grad_norm: jax.Array
+    decrease: jax.Array
+    status: jax.Array
+    num_evals: jax.Array
+    start_value: jax.Array
+    best_value: jax.Array
+    best_grad_norm: jax.Array
+    idle_steps: jax.Array
+    reissues: jax.Array
+    steepest: jax.Array
+
+
+def with_line_search(
+    direction: optax.GradientTransformation,
+    search: Search = wolfe(),  # noqa: B008
+    *,
+    unit_step: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """A line search along a direction, in the ordinary Optax loop.
+
+        x ← x - t u,        u from the direction, t > 0 from the search
+
+    ``update(grads, state, params, value=...)`` takes the value and the gradient at ``params``,
+    which the loop has just computed, and nothing else: no objective, no inner loop. The
+    parameters in hand are a trial point, which may be rejected; `accepted_params` gives the last
+    accepted point, `accepted` whether the last update accepted one, and `status` how it stands:
+
+    - RUNNING;
+    - CONVERGED, if a gradient was exactly zero (`minimize` also sets it, by its tolerance);
+    - STALLED, if a search failed along steepest descent, too, with values equal to the anchor's
+      to rounding; or if 20 accepted steps in a row improved neither the best value nor the best
+      gradient so far;
+    - FAILED, if the first value was not finite, or such searches failed for another reason;
+    - MISPLACED, if the parameters given to ``update`` are not where the last update sent them,
+      five times in a row: something after this transformation changes the updates.
+
+    All but RUNNING are final: the parameters go back to the last accepted point, and stay.
+
+    A value or slope that is not finite is a rejection and shortens the step. A direction that
+    does not descend is replaced by steepest descent. When a search fails, the direction's state
+    is made anew and steepest descent is searched from the same point.
+
+    Args:
+      direction: a transformation from gradients to a direction of ascent, as Optax's
+        ``scale_by_*``: ``optax.identity()`` for gradient descent, `scale_by_lbfgs`,
+        `scale_by_bfgs`. What shapes the gradient (clipping, weight decay) goes in here or into
+        the loss. It is updated on accepted points only, and may take the keywords ``accept``
+        and ``restart``, bool scalars, if its state selects itself.
+      search: `wolfe` or `backtracking`.
+      unit_step: whether the direction has a length of its own, as Newton's and its like have:
+        then each search tries t = 1 first. Else the first trial would repeat the decrease of the
+        last step, were the function linear.
+
+    Returns:
+      A transformation from gradients to the step to be added to the parameters. Nothing may
+      change the updates after it, and a mini-batch has to stay the same until `accepted` is
+      True. Memory: three times the parameters, and the direction's.
+
+    Raises:
+      TypeError: from ``init``, if a parameter is narrower than float32 or not floating; from
+        ``update``, if ``value`` is missing.
+      ValueError: from ``update``, if ``params`` are missing, or the trees or shapes are not those
+        given to ``init``.
+
+    Example:
+      >>> import cs231n_optax, jax, jax.numpy as jnp, numpy as np, optax
+      >>> def loss(x): return jnp.sum((x - 3.0) ** 2 * jnp.array([1.0, 10.0]))
+      >>> tx = cs231n_optax.with_line_search(optax.identity())
+      >>> params = jnp.zeros(2)
+      >>> state = tx.init(params)
+      >>> for _ in range(40):
+      ...     value, grads = jax.value_and_grad(loss)(params)
+      ...     updates, state = tx.update(grads, state, params, value=value)
+      ...     params = optax.apply_updates(params, updates)
+      >>> print(np.asarray(cs231n_optax.accepted_params(state)).round(2))
+      [3. 3.]
+
+    Source:
+      Lecture 7-1-9 and 7-1-10. J. Nocedal and S. Wright, "Numerical Optimization", 2nd ed., 2006,
+      chapter 3; eq. 3.60 for the first trial. Reverse communication: B. M. Averick and J. J.
+      Moré, "User guide for the MINPACK-2 test problem collection", 1991.
+
+    Differs from:
+      ``optax.lbfgs`` and ``optax.scale_by_zoom_linesearch``, whose ``update`` evaluates the
+      objective itself, as often as the search needs it; under vmap every lane then waits for the
+      slowest search. Loops written for them run unchanged: ``grad`` and ``value_fn`` are taken
+      and handed to the direction.
+    """
+    inner = optax.with_extra_args_support(direction)
+    unit_step = _checks.static_bool("unit_step", unit_step)
+
+    def init(params: optax.Params) -> LineSearchState:
+        _check_dtypes(params)
+        zero = jnp.zeros((), _tree.scalar_dtype(params))
+        none, no = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
+        return jax.tree.map(
+            jnp.copy,
+            LineSearchState(
+                trial=Trial(
+                    anchor_params=jax.tree.map(jnp.asarray, params),
+                    anchor_value=zero,
+                    anchor_grad=_tree.zeros_like(params),
+                    grad_norm=zero,
+                    accepted=no,
+                    may_stop=~no,
+                    status=none,
+                    num_evals=none,
+                ),
+                direction_state=inner.init(params),
+                direction=_tree.zeros_like(params),
+                search=search.init(zero, zero, zero),
+                start_value=zero,
+                best_value=zero,
+                best_grad_norm=zero,
+                idle_steps=none,
+                reissues=none,
+                steepest=no,
+            ),
+        )
+
+    def hear(old: Any, value: jax.Array, slope: jax.Array, near: jax.Array) -> Any:
+        """The search's next state, unless the parameters are not where they were sent."""
+        return _tree.select(near, search.step(old, value, slope), old)
+
+    def judge(
+        old: Verdict,
+        value: jax.Array,
+        grad_norm: jax.Array,
+        near: jax.Array,
+        answer: jax.Array,
+        noise: jax.Array,
+    ) -> Verdict:
+        first = old.num_evals == 0
+        near |= first
+        finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
+        accept = near & jnp.where(first, finite, answer == Answer.ACCEPT)
+        failed = near & jnp.where(first, ~finite, answer == Answer.FAIL)
+        restart = failed & ~first & ~old.steepest
+        improved = first | (value < old.best_value) | (grad_norm < old.best_grad_norm)
+        better = accept & improved
+        idle_steps = jnp.where(better, 0, old.idle_steps + accept)
+        reissues = jnp.where(near, 0, old.reissues + 1)
+        level = ~first & (value <= old.value + noise)
+        status = jnp.where(accept & (grad_norm == 0), CONVERGED, old.status)
+        status = jnp.where(idle_steps >= PATIENCE, STALLED, status)
+        status = jnp.where(failed & ~restart, jnp.where(level, STALLED, FAILED), status)
+        status = jnp.where(reissues > MAX_REISSUES, MISPLACED, status)
+        return Verdict(
+            accept=accept,
+            restart=restart,
+            turn=accept | restart,
+            value=jnp.where(accept, value, old.value),
+            grad_norm=jnp.where(accept, grad_norm, old.grad_norm),
+            decrease=jnp.where(accept & ~first, old.value - value, 0),
+            status=status,
+            num_evals=jnp.where(old.num_evals == MAX_COUNT, MAX_COUNT, old.num_evals + 1),
+            start_value=jnp.where(first, jnp.abs(value), old.start_value),
+            best_value=_least(better, first, value, old.best_value),
+            best_grad_norm=_least(better, first, grad_norm, old.best_grad_norm),
+            idle_steps=idle_steps,
+            reissues=reissues,
+            steepest=jnp.where(accept, False, old.steepest | restart),
+        )
+
+    def aim(
+        old: Any, verdict: Verdict, slope: jax.Array, largest: jax.Array, steepest: jax.Array
+    ) -> Any:
+        """A search along a new line.
+
+        The trial √max of the dtype away is the farthest from which one can come back by adding.
+        Rounding in f is as large as in the largest terms that it once summed, so values that rise
+        by 10 ε |f(x₀)| may be noise; but never by more than they have just fallen.
+        """
+        del old
+        decrease = verdict.decrease
+        length = jnp.minimum(verdict.grad_norm, jnp.sqrt(-verdict.grad_norm / slope))
+        if unit_step:
+            step = jnp.where(steepest, length, 1)
+        else:
+            step = jnp.where(decrease > 0, -2.02 * decrease / slope, length)
+        finfo = np.finfo(step.dtype)
+        step = jnp.minimum(step, np.sqrt(finfo.max) / jnp.maximum(largest, 1))
+        noise = jnp.minimum(NOISE * finfo.eps * verdict.start_value, jnp.maximum(decrease, 0))
+        return search.init(verdict.value, slope, step, noise)
+
+    def update(
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        *,
+        value: jax.Array,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, LineSearchState]:
+        grads, trial = updates, state.trial
+        _check_trees(grads, params, trial.anchor_params)
+        step = state.search.step
+        value = _tree.cast(jnp.asarray(value), step.dtype)
+        running = trial.status == RUNNING
+
+        # What the trial came to.
+        near = _near(params, trial.anchor_params, state.direction, step)
+        slope = _tree.vdot(grads, state.direction)
+        heard = in_one_kernel(running, hear, state.search, value, slope, near)
+        no = jnp.zeros((), bool)
+        verdict = in_one_kernel(
+            running,
+            judge,
+            Verdict(
+                accept=no,
+                restart=no,
+                turn=no,
+                value=trial.anchor_value,
+                grad_norm=trial.grad_norm,
+                decrease=jnp.zeros_like(step),
+                status=trial.status,
+                num_evals=trial.num_evals,
+                start_value=state.start_value,
+                best_value=state.best_value,
+                best_grad_norm=state.best_grad_norm,
+                idle_steps=state.idle_steps,
+                reissues=state.reissues,
+                steepest=state.steepest,
+            ),
+            value,
+            _tree.max_abs(grads),
+            near,
+            heard.answer,
+            heard.noise,
+        )
+        accept, restart, turn = verdict.accept, verdict.restart, verdict.turn
+
+        # A new line from the new anchor, or steepest descent from the old one.
+        anchor_params = _tree.select(accept, params, trial.anchor_params)
+        anchor_grad = _tree.select(accept, grads, trial.anchor_grad)
+        direction_state = _tree.select(~restart, state.direction_state, inner.init(anchor_params))
+        ascent, new_direction_state = inner.update(
+            anchor_grad,
+            direction_state,
+            anchor_params,
+            value=verdict.value,
+            accept=accept,
+            restart=restart,
+            **extra_args,
+        )
+        ascent_slope = _tree.vdot(anchor_grad, ascent)
+        steepest = (verdict.num_evals == 1) | restart | ~_is_positive(ascent_slope)
+        scale = -1 / jnp.maximum(verdict.grad_norm, np.finfo(step.dtype).tiny)
+
+        def new_line(g: jax.Array, u: jax.Array, d: jax.Array) -> jax.Array:
+            return jnp.where(turn, jnp.where(steepest, g * _tree.cast(scale, _real(g)), -u), d)
+
+        line = jax.tree.map(new_line, anchor_grad, ascent, state.direction)
+        aimed = in_one_kernel(
+            turn, aim, heard, verdict, _tree.vdot(anchor_grad, line), _tree.max_abs(line), steepest
+        )
+        to_go = jnp.where(verdict.status == RUNNING, aimed.step, 0)
+        steps = jax.tree.map(
+            lambda a, d, x: a + _tree.cast(to_go, _real(d)) * d - x, anchor_params, line, params
+        )
+        return steps, LineSearchState(
+            trial=Trial(
+                anchor_params=anchor_params,
+                anchor_value=verdict.value,
+                anchor_grad=anchor_grad,
+                grad_norm=verdict.grad_norm,
+                accepted=jnp.where(running, accept, trial.accepted),
+                may_stop=trial.may_stop,
+                status=verdict.status,
+                num_evals=verdict.num_evals,
+            ),
+            direction_state=_tree.select(turn, new_direction_state, direction_state),
+            direction=line,
+            search=aimed,
+            start_value=verdict.start_value,
+            best_value=verdict.best_value,
+            best_grad_norm=verdict.best_grad_norm,
+            idle_steps=verdict.idle_steps,
+            reissues=verdict.reissues,
+            steepest=verdict.steepest,
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+MAX_COUNT = np.iinfo(np.int32).max
+
+
+def _least(better: jax.Array, first: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    return jnp.where(better, jnp.where(first, new, jnp.minimum(new, old)), old)
+
+
+def _is_positive(x: jax.Array) -> jax.Array:
+    return (x > 0) & jnp.isfinite(x)
+
+
+def _real(x: jax.Array) -> Any:
+    return _tree.real_dtype(x)
+
+
+def _check_dtypes(params: optax.Params) -> None:
+    for path, leaf in jax.tree.leaves_with_path(params):
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.inexact) or jnp.finfo(dtype).bits < 32:
+            raise TypeError(
+                "a line search needs floating parameters of 32 bits or more, but params"
+                f"{jax.tree_util.keystr(path)} is {dtype}: keep them in float32, and cast them "
+                "in the loss"
+            )
+
+
+def _check_trees(grads: Any, params: Any, anchor: Any) -> None:
+    expected = jax.tree.structure(anchor)
+    if params is None and expected.num_leaves:
+        raise ValueError("a line search needs the parameters: update(grads, state, params, ...)")
+    for what, tree in (("gradients", grads), ("parameters", params)):
+        if tree is not None and jax.tree.structure(tree) != expected:
+            raise ValueError(
+                f"the {what}' tree is not the tree of the parameters given to init: got "
+                f"{jax.tree.structure(tree)}, expected {expected}"
+            )
+        for x, a in zip(jax.tree.leaves(tree), jax.tree.leaves(anchor), strict=True):
+            if jnp.shape(x) != a.shape or jnp.result_type(x) != a.dtype:
+                raise ValueError(
+                    f"the {what} have a leaf {jnp.result_type(x)}{jnp.shape(x)} where the "
+                    f"parameters given to init had {a.dtype}{a.shape}"
+                )
+
+
+def _near(params: Any, anchor: Any, direction: Any, step: jax.Array) -> jax.Array:
+    """Whether the parameters are the trial that was issued, to rounding.
+
+    They were brought there by adding, from wherever they were: a miss of a few ulp of the anchor,
+    of the trial, or of the way between them is due to that.
+    """
+
+    def leaf(x: jax.Array, a: jax.Array, d: jax.Array) -> jax.Array:
+        way = _tree.cast(step, _real(d)) * d
+        tolerance = PLACED * np.finfo(x.dtype).eps * (jnp.abs(a) + jnp.abs(way))
+        return jnp.all(jnp.abs(x - (a + way)) <= tolerance)
+
+    here = jax.tree.leaves(jax.tree.map(leaf, params, anchor, direction))
+    return functools.reduce(jnp.logical_and, here, jnp.ones((), bool))
