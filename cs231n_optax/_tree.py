@@ -50,12 +50,12 @@ def vdot(x: Any, y: Any) -> jax.Array:
 
 def scale(factor: jax.Array, x: Any) -> Any:
     """Factor · x, with a real factor, in the dtypes of x."""
-    return jax.tree.map(lambda x: cast(factor, real_dtype(x)) * x, x)
+    return jax.tree.map(lambda x: cast(factor, x.dtype) * x, x)
 
 
 def axpy(factor: jax.Array, x: Any, y: Any) -> Any:
     """Factor · x + y, with a real factor, in the dtypes of y."""
-    return jax.tree.map(lambda x, y: cast(factor, real_dtype(x)) * x + y, x, y)
+    return jax.tree.map(lambda x, y: cast(factor, x.dtype) * x + y, x, y)
 
 
 def rows_dot(rows: Any, x: Any) -> jax.Array:
@@ -76,10 +76,9 @@ def combine(weights: jax.Array, rows: Any) -> Any:
 
     def leaf(rows: jax.Array) -> jax.Array:
         flat = rows.reshape(rows.shape[0], -1)
-        w = cast(weights, real_dtype(rows))
-        if rows.dtype.kind == "c":
-            w = w.astype(rows.dtype)
-        return jnp.matmul(w, flat, precision="highest").reshape(rows.shape[1:])
+        return jnp.matmul(cast(weights, rows.dtype), flat, precision="highest").reshape(
+            rows.shape[1:]
+        )
 
     return jax.tree.map(leaf, rows)
 
@@ -123,7 +122,7 @@ def max_abs(tree: Any) -> jax.Array:
 def scalar_dtype(tree: Any) -> Any:
     """The widest real dtype of the leaves: that of a sum over them all."""
     dtypes = [real_dtype(leaf) for leaf in jax.tree.leaves(tree)]
-    return max(dtypes, key=lambda dtype: dtype.itemsize) if dtypes else jnp.dtype(float)
+    return max(dtypes, key=lambda dtype: dtype.itemsize) if dtypes else jnp.result_type(float)
 
 
 def norm(tree: Any) -> jax.Array:

@@ -186,9 +186,9 @@ def always_accepting(tx: optax.GradientTransformation) -> optax.GradientTransfor
     def update(
         updates: optax.Updates,
         state: Any,
-        params: optax.Params | None = None,
+        params: Any = None,
         *,
-        value: jax.Array,
+        value: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, AlwaysAcceptingState]:
         old = state.trial

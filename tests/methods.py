@@ -1,8 +1,8 @@
 """The table of methods: one row per transformation, and all that the contract needs to know of it.
 
-The oracles are transcriptions in NumPy of the lecture's listings, with the corrections that
-DESIGN gives. Each takes the hyperparameters and returns a step: gradient in, update out, with
-the state in the closure.
+The oracles are transcriptions in NumPy of the lecture's listings for the first-order methods, with
+the corrections that DESIGN gives. Each takes the hyperparameters and returns a step: gradient in,
+update out, with the state in the closure.
 """
 
 import functools
@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 import cs231n_optax
+from cs231n_optax import testing
 
 
 class Method(NamedTuple):
@@ -23,18 +24,21 @@ class Method(NamedTuple):
       name: of the row.
       make: the factory.
       hyperparams: the numeric hyperparameters, all of which may be traced.
-      oracle: ``oracle(**hyperparams)`` -> step (gradient of one leaf -> its update).
+      oracle: ``oracle(**hyperparams)`` -> step (gradient of one leaf -> its update); None where
+        an update needs more than the gradients: those have tests of their own.
       optax: the configuration of Optax with the same rule; None where there is none.
       static: hyperparameters that can't be traced.
+      dtypes: those that it supports.
       unsupported: checks of `cs231n_optax.testing` that do not apply, each with the reason.
     """
 
     name: str
     make: Callable[..., optax.GradientTransformationExtraArgs]
     hyperparams: Mapping[str, float]
-    oracle: Callable[..., Callable[[Any], Any]]
+    oracle: Callable[..., Callable[[Any], Any]] | None
     optax: optax.GradientTransformation | None
     static: Mapping[str, Any] = {}
+    dtypes: tuple[str, ...] = testing.DTYPES
     unsupported: Mapping[str, str] = {}
 
     @property
@@ -205,6 +209,22 @@ def optax_halving():
 EPS = 1e-7
 ADAM = {"b1": 0.9, "b2": 0.999, "eps": EPS}
 
+WOLFE = {"c1": 1e-4, "c2": 0.7}
+
+
+def _lbfgs(c1, c2):
+    return cs231n_optax.lbfgs(memory_size=4, search=cs231n_optax.wolfe(c1=c1, c2=c2))
+
+
+def _bfgs(c1, c2):
+    return cs231n_optax.bfgs(search=cs231n_optax.wolfe(c1=c1, c2=c2, strong=True))
+
+
+def _gradient_descent(c1, decrease):
+    search = cs231n_optax.backtracking(c1=c1, decrease=decrease)
+    return cs231n_optax.with_line_search(optax.identity(), search)
+
+
 METHODS = (
     Method(
         "sgd",
@@ -304,5 +324,33 @@ METHODS = (
         ADAM,
         adam_direction,
         optax.scale_by_adam(**ADAM),
+    ),
+    Method(
+        "scale_by_lbfgs",
+        cs231n_optax.scale_by_lbfgs,
+        {},
+        None,
+        None,
+        static={"memory_size": 4},
+    ),
+    Method("scale_by_bfgs", cs231n_optax.scale_by_bfgs, {"damping": 0.2}, None, None),
+    *(
+        Method(
+            name,
+            make,
+            hyperparams,
+            None,
+            None,
+            dtypes=("float32", "float64", "complex64"),
+            unsupported={
+                "multi_steps": "hands on neither value= nor a trial point that stays for its "
+                "microbatches: average the value and the gradients in the loop instead"
+            },
+        )
+        for name, make, hyperparams in (
+            ("lbfgs", _lbfgs, WOLFE),
+            ("bfgs", _bfgs, WOLFE),
+            ("gradient_descent", _gradient_descent, {"c1": 1e-4, "decrease": 0.5}),
+        )
     ),
 )

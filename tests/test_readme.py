@@ -34,7 +34,7 @@ def test_the_loop_has_eight_lines_and_converges():
 
 def test_every_public_function_is_in_the_table():
     for name in co.__all__:
-        if not name.startswith("Fit"):
+        if not name.startswith(("Fit", "Minimize")):
             assert f"`{name}`" in README, name
 
 
@@ -53,7 +53,8 @@ def test_parameters_kept_flat_take_the_same_path(method):
     def run(params, loss):
         def step(carry, _):
             params, state = carry
-            updates, state = tx.update(jax.grad(loss)(params), state, params)
+            value, grads = jax.value_and_grad(loss)(params)
+            updates, state = tx.update(grads, state, params, value=value)
             return (optax.apply_updates(params, updates), state), None
 
         return jax.lax.scan(step, (params, tx.init(params)), length=5)[0][0]
@@ -61,6 +62,7 @@ def test_parameters_kept_flat_take_the_same_path(method):
     expected = jax.jit(lambda x: run(x, testing.default_loss))(params)
     actual = jax.jit(lambda x: run(x, lambda flat: testing.default_loss(unravel(flat))))(flat)
     for x, y in zip(jax.tree.leaves(unravel(actual)), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-6)
+        # Inner products over a tree are summed in another order.
+        np.testing.assert_allclose(x, y, rtol=1e-6 if method.oracle else 1e-4)
     assert actual.shape == (sum(leaf.size for leaf in jax.tree.leaves(params)),)
     assert jnp.isfinite(actual).all()

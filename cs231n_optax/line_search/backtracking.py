@@ -48,14 +48,15 @@ def backtracking(
 
     Args:
       c1: c₁ in [0, 1), a number or a scalar array (may be traced).
-      decrease: the factor, in [0, 1), a number or a scalar array (may be traced).
+      decrease: the factor, in (0, 1), a number or a scalar array (may be traced).
       max_evals: steps tried at most, >= 1, then FAIL. A Python integer.
 
     Returns:
       A `Search`.
 
     Raises:
-      ValueError: if a Python ``c1`` or ``decrease`` is outside [0, 1), or ``max_evals`` < 1.
+      ValueError: if a Python ``c1`` is outside [0, 1), ``decrease`` outside (0, 1), or ``max_evals``
+        < 1.
       TypeError: if an argument is of another type.
 
     Example:
@@ -73,7 +74,7 @@ def backtracking(
       Optimization", 2nd ed., 2006, algorithm 3.1.
     """
     c1 = _checks.decay_rate("c1", c1)
-    decrease = _checks.decay_rate("decrease", decrease)
+    decrease = _checks.positive("decrease", _checks.decay_rate("decrease", decrease))
     max_evals = _checks.static_int("max_evals", max_evals, at_least=1)
 
     def init(

@@ -46,6 +46,7 @@ class LineSearchState(NamedTuple):
         anchor + search.step · direction.
       search: the state of the search along it.
       start_value: |f| at the first point.
+      credit: how far the value may rise by noise: the last decrease, halved at every step since.
       best_value, best_grad_norm: the least so far, of accepted points.
       idle_steps: int32, accepted steps since one of them was last improved.
       reissues: int32, times that the current trial has been issued again.
@@ -57,6 +58,7 @@ class LineSearchState(NamedTuple):
     direction: optax.Updates
     search: Any
     start_value: jax.Array
+    credit: jax.Array
     best_value: jax.Array
     best_grad_norm: jax.Array
     idle_steps: jax.Array
@@ -84,6 +86,7 @@ class Verdict(NamedTuple):
     status: jax.Array
     num_evals: jax.Array
     start_value: jax.Array
+    credit: jax.Array
     best_value: jax.Array
     best_grad_norm: jax.Array
     idle_steps: jax.Array
@@ -191,6 +194,7 @@ def with_line_search(
                 direction=_tree.zeros_like(params),
                 search=search.init(zero, zero, zero),
                 start_value=zero,
+                credit=zero,
                 best_value=zero,
                 best_grad_norm=zero,
                 idle_steps=none,
@@ -198,10 +202,6 @@ def with_line_search(
                 steepest=no,
             ),
         )
-
-    def hear(old: Any, value: jax.Array, slope: jax.Array, near: jax.Array) -> Any:
-        """The search's next state, unless the parameters are not where they were sent."""
-        return _tree.select(near, search.step(old, value, slope), old)
 
     def judge(
         old: Verdict,
@@ -219,9 +219,10 @@ def with_line_search(
         restart = failed & ~first & ~old.steepest
         improved = first | (value < old.best_value) | (grad_norm < old.best_grad_norm)
         better = accept & improved
-        idle_steps = jnp.where(better, 0, old.idle_steps + accept)
+        idle_steps = jnp.where(better, 0, old.idle_steps + accept.astype(jnp.int32))
         reissues = jnp.where(near, 0, old.reissues + 1)
         level = ~first & (value <= old.value + noise)
+        decrease = jnp.where(accept & ~first, old.value - value, 0)
         status = jnp.where(accept & (grad_norm == 0), CONVERGED, old.status)
         status = jnp.where(idle_steps >= PATIENCE, STALLED, status)
         status = jnp.where(failed & ~restart, jnp.where(level, STALLED, FAILED), status)
@@ -232,10 +233,11 @@ def with_line_search(
             turn=accept | restart,
             value=jnp.where(accept, value, old.value),
             grad_norm=jnp.where(accept, grad_norm, old.grad_norm),
-            decrease=jnp.where(accept & ~first, old.value - value, 0),
+            decrease=decrease,
             status=status,
             num_evals=jnp.where(old.num_evals == MAX_COUNT, MAX_COUNT, old.num_evals + 1),
             start_value=jnp.where(first, jnp.abs(value), old.start_value),
+            credit=jnp.where(accept, jnp.maximum(decrease, old.credit / 2), old.credit),
             best_value=_least(better, first, value, old.best_value),
             best_grad_norm=_least(better, first, grad_norm, old.best_grad_norm),
             idle_steps=idle_steps,
@@ -249,8 +251,9 @@ def with_line_search(
         """A search along a new line.
 
         The trial √max of the dtype away is the farthest from which one can come back by adding.
-        Rounding in f is as large as in the largest terms that it once summed, so values that rise
-        by 10 ε |f(x₀)| may be noise; but never by more than they have just fallen.
+        Rounding in f is as large as in the largest terms that it sums, which may be as large as
+        |f(x₀)|: so values that rise by 10 ε |f(x₀)| may be noise; but all rises since the value
+        last fell never add up to more than twice that fall.
         """
         del old
         decrease = verdict.decrease
@@ -261,7 +264,7 @@ def with_line_search(
             step = jnp.where(decrease > 0, -2.02 * decrease / slope, length)
         finfo = np.finfo(step.dtype)
         step = jnp.minimum(step, np.sqrt(finfo.max) / jnp.maximum(largest, 1))
-        noise = jnp.minimum(NOISE * finfo.eps * verdict.start_value, jnp.maximum(decrease, 0))
+        noise = jnp.minimum(NOISE * finfo.eps * verdict.start_value, verdict.credit)
         return search.init(verdict.value, slope, step, noise)
 
     def update(
@@ -269,9 +272,13 @@ def with_line_search(
         state: Any,
         params: optax.Params | None = None,
         *,
-        value: jax.Array,
+        value: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, LineSearchState]:
+        if value is None:
+            raise TypeError(
+                "a line search needs the loss at params: update(grads, state, params, value=...)"
+            )
         grads, trial = updates, state.trial
         _check_trees(grads, params, trial.anchor_params)
         step = state.search.step
@@ -281,7 +288,7 @@ def with_line_search(
         # What the trial came to.
         near = _near(params, trial.anchor_params, state.direction, step)
         slope = _tree.vdot(grads, state.direction)
-        heard = in_one_kernel(running, hear, state.search, value, slope, near)
+        heard = in_one_kernel(running & near, search.step, state.search, value, slope)
         no = jnp.zeros((), bool)
         verdict = in_one_kernel(
             running,
@@ -296,6 +303,7 @@ def with_line_search(
                 status=trial.status,
                 num_evals=trial.num_evals,
                 start_value=state.start_value,
+                credit=state.credit,
                 best_value=state.best_value,
                 best_grad_norm=state.best_grad_norm,
                 idle_steps=state.idle_steps,
@@ -328,7 +336,7 @@ def with_line_search(
         scale = -1 / jnp.maximum(verdict.grad_norm, np.finfo(step.dtype).tiny)
 
         def new_line(g: jax.Array, u: jax.Array, d: jax.Array) -> jax.Array:
-            return jnp.where(turn, jnp.where(steepest, g * _tree.cast(scale, _real(g)), -u), d)
+            return jnp.where(turn, jnp.where(steepest, g * _tree.cast(scale, g.dtype), -u), d)
 
         line = jax.tree.map(new_line, anchor_grad, ascent, state.direction)
         aimed = in_one_kernel(
@@ -336,7 +344,7 @@ def with_line_search(
         )
         to_go = jnp.where(verdict.status == RUNNING, aimed.step, 0)
         steps = jax.tree.map(
-            lambda a, d, x: a + _tree.cast(to_go, _real(d)) * d - x, anchor_params, line, params
+            lambda a, d, x: a + _tree.cast(to_go, d.dtype) * d - x, anchor_params, line, params
         )
         return steps, LineSearchState(
             trial=Trial(
@@ -353,6 +361,7 @@ def with_line_search(
             direction=line,
             search=aimed,
             start_value=verdict.start_value,
+            credit=verdict.credit,
             best_value=verdict.best_value,
             best_grad_norm=verdict.best_grad_norm,
             idle_steps=verdict.idle_steps,
@@ -372,10 +381,6 @@ def _least(better: jax.Array, first: jax.Array, new: jax.Array, old: jax.Array) 
 
 def _is_positive(x: jax.Array) -> jax.Array:
     return (x > 0) & jnp.isfinite(x)
-
-
-def _real(x: jax.Array) -> Any:
-    return _tree.real_dtype(x)
 
 
 def _check_dtypes(params: optax.Params) -> None:
@@ -415,7 +420,7 @@ def _near(params: Any, anchor: Any, direction: Any, step: jax.Array) -> jax.Arra
     """
 
     def leaf(x: jax.Array, a: jax.Array, d: jax.Array) -> jax.Array:
-        way = _tree.cast(step, _real(d)) * d
+        way = _tree.cast(step, d.dtype) * d
         tolerance = PLACED * np.finfo(x.dtype).eps * (jnp.abs(a) + jnp.abs(way))
         return jnp.all(jnp.abs(x - (a + way)) <= tolerance)
 

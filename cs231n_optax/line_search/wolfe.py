@@ -31,7 +31,6 @@ class WolfeState(NamedTuple):
       poor_shrinks: of the bracket, since it was last bisected.
       value, slope: φ(0) and φ′(0).
       noise: values that differ by less are equal.
-      width: of the bracket; infinite while there is none.
       low_step, low_value, low_slope: the longest step known to be too short (at first, 0).
       high_step, high_value, high_slope: a step known to be too long; infinite while there is none.
     """
@@ -44,7 +43,6 @@ class WolfeState(NamedTuple):
     value: jax.Array
     slope: jax.Array
     noise: jax.Array
-    width: jax.Array
     low_step: jax.Array
     low_value: jax.Array
     low_slope: jax.Array
@@ -126,7 +124,6 @@ def wolfe(
             value=value,
             slope=slope,
             noise=noise_floor(value, noise),
-            width=infinity,
             low_step=zero,
             low_value=value,
             low_slope=slope,
@@ -158,7 +155,9 @@ def wolfe(
         minimum = cubic_minimum(*_choose(bracketed, new_high, low), *new_low)
         longer = jnp.clip(jnp.where(minimum > t, minimum, jnp.inf), GROWTH[0] * t, GROWTH[1] * t)
         width = new_high[0] - new_low[0]
-        poor_shrinks = state.poor_shrinks + (bracketed & (width > POOR_SHRINK * state.width))
+        before = state.high_step - state.low_step
+        poor = bracketed & (width > POOR_SHRINK * before)
+        poor_shrinks = state.poor_shrinks + poor.astype(jnp.int32)
         bisect = (poor_shrinks >= 2) | ~jnp.isfinite(minimum)
         into = jnp.where(bisect, 0.5 * width, minimum - new_low[0])
         into = jnp.where(jnp.isfinite(new_high[1] + new_high[2]), into, 0)
@@ -182,7 +181,6 @@ def wolfe(
             value=state.value,
             slope=state.slope,
             noise=state.noise,
-            width=width,
             low_step=new_low[0],
             low_value=new_low[1],
             low_slope=new_low[2],

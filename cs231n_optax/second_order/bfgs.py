@@ -49,11 +49,13 @@ class Change(NamedTuple):
     """The next update of H: scale H + outer s sᵀ - cross (Hy sᵀ + s (Hy)ᵀ); scalars.
 
     Attributes:
+      keep: whether there is one, or the pair is left out.
       count, pairs: those of the state after it.
       theta: s is to be θ s + (1 - θ) scale Hy.
       scale, outer, cross: as above; 1, 0 and 0 where the pair is left out.
     """
 
+    keep: jax.Array
     count: jax.Array
     pairs: jax.Array
     theta: jax.Array
@@ -113,10 +115,9 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
                 f"BFGS of {n} parameters keeps a {n} x {n} matrix of {n * n * dtype.itemsize:,} "
                 f"bytes, more than {MAX_BYTES:,}: use lbfgs"
             )
-        none = jnp.zeros((), jnp.int32)
         return ScaleByBfgsState(
-            count=none,
-            pairs=none,
+            count=jnp.zeros((), jnp.int32),
+            pairs=jnp.zeros((), jnp.int32),
             params=flat,
             grads=jnp.copy(flat),
             inverse_hessian=jnp.eye(n, dtype=dtype),
@@ -143,9 +144,10 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
         keep = accept & (old.count > 0) & (usual | (damped & (sy > 0)))
         pairs = jnp.where(keep, optax.safe_increment(old.pairs), old.pairs)
         return Change(
+            keep=keep,
             count=jnp.where(accept, optax.safe_increment(old.count), old.count),
             pairs=jnp.where(restart, 0, pairs),
-            theta=theta,
+            theta=jnp.where(keep, theta, 1),
             scale=jnp.where(keep, scale, 1),
             outer=jnp.where(keep, (1 + yhy / sy) / sy, 0),
             cross=jnp.where(keep, scale / sy, 0),
@@ -178,7 +180,7 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
         new = in_one_kernel(
             turn,
             change,
-            Change(state.count, state.pairs, one, one, zero, zero),
+            Change(jnp.zeros((), bool), state.count, state.pairs, one, one, zero, zero),
             accept,
             restart,
             state.decrement,
@@ -186,11 +188,13 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
         )
         s = new.theta * s + (1 - new.theta) * new.scale * hy
         cross = jnp.outer(hy, s)
-        inverse = new.scale * inverse + new.outer * jnp.outer(s, s) - new.cross * (cross + cross.T)
+        updated = new.scale * inverse + new.outer * jnp.outer(s, s) - new.cross * (cross + cross.T)
+        inverse = jnp.where(new.keep, updated, inverse)
         identity = jnp.eye(len(g), dtype=inverse.dtype)
         sg = _dot(s, g)
-        direction = new.scale * hg + (new.outer * sg - new.cross * _dot(hy, g)) * s
-        direction = jnp.where(restart, g, direction - new.cross * sg * hy)
+        along = new.outer * sg - new.cross * _dot(hy, g)
+        updated_direction = new.scale * hg + along * s - new.cross * sg * hy
+        direction = jnp.where(restart, g, jnp.where(new.keep, updated_direction, hg))
         return _tree.unravel(direction, updates), ScaleByBfgsState(
             count=new.count,
             pairs=new.pairs,

@@ -251,7 +251,7 @@ def lbfgs(
     return with_line_search(scale_by_lbfgs(memory_size), search, unit_step=True)
 
 
-def _is_tiny(params: optax.Params) -> bool:
+def _is_tiny(params: Any) -> bool:
     return sum(jnp.size(x) for x in jax.tree.leaves(params)) <= TINY
 
 

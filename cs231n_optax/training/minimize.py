@@ -147,13 +147,18 @@ def minimize(
     atol = _checks.nonnegative("atol", atol)
     max_evals = _checks.positive("max_evals", max_evals)
     has_aux = _checks.static_bool("has_aux", has_aux)
+    if not isinstance(args, tuple | list):
+        raise TypeError(f"args must be a tuple, got {type(args).__name__}: args=(a,) for one")
+    if not isinstance(max_evals, jax.Array):
+        max_evals = min(max_evals, np.iinfo(np.int32).max)
     x0 = jax.tree.map(jnp.asarray, x0)
 
     # What fun closes over becomes an argument, so that it can be differentiated, too.
     closed, consts = jax.closure_convert(fun, x0, *args)
     inputs = (*args, *consts)
-    solve_inputs = jax.tree.map(jax.lax.stop_gradient, (x0, inputs))
-    result = _solve(closed, *solve_inputs, tx, tol, atol, max_evals, has_aux, state, callback)
+    _check_output(jax.eval_shape(closed, x0, *inputs), has_aux)
+    start, fixed = jax.tree.map(jax.lax.stop_gradient, (x0, inputs))
+    result = _solve(closed, start, fixed, tx, tol, atol, max_evals, has_aux, state, callback)
 
     def scalar_fun(x: Any, inputs: tuple[Any, ...]) -> jax.Array:
         out = closed(x, *inputs)
@@ -181,11 +186,7 @@ def _solve(
         tx = always_accepting(tx)
         start = tx.init(x0)
     if state is not None:
-        if jax.tree.structure(state) != jax.tree.structure(start):
-            raise ValueError(
-                "state is not one of this transformation and these parameters: got "
-                f"{jax.tree.structure(state)}, expected {jax.tree.structure(start)}"
-            )
+        _check_state(state, start)
         start = begin_again(state)
 
     def value_and_aux(x: Any) -> tuple[jax.Array, Any]:
@@ -204,7 +205,7 @@ def _solve(
         spent = (status == RUNNING) & (num_evals >= max_evals)
         return Account(
             tolerance=tolerance,
-            num_steps=old.num_steps + (accepted & ~first),
+            num_steps=old.num_steps + (accepted & ~first).astype(jnp.int32),
             status=jnp.where(spent, BUDGET, status),
         )
 
@@ -263,6 +264,34 @@ def _solve(
     )
 
 
+def _check_output(out: Any, has_aux: bool) -> None:
+    if has_aux:
+        if not isinstance(out, tuple | list) or len(out) != 2:
+            raise TypeError(f"with has_aux=True fun must return (value, aux), got {_brief(out)}")
+        out = out[0]
+    if not (
+        isinstance(out, jax.ShapeDtypeStruct)
+        and out.shape == ()
+        and jnp.issubdtype(out.dtype, jnp.floating)
+    ):
+        raise TypeError(f"fun must return a real floating scalar, got {_brief(out)}")
+
+
+def _check_state(state: Any, start: Any) -> None:
+    got, expected = jax.tree.structure(state), jax.tree.structure(start)
+    if got == expected:
+        got, expected = _brief(jax.tree.leaves(state)), _brief(jax.tree.leaves(start))
+    if got != expected:
+        raise ValueError(
+            "state is not one of this transformation and these parameters: got "
+            f"{got}, expected {expected}"
+        )
+
+
+def _brief(tree: Any) -> str:
+    return str(jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree))
+
+
 def _as(x: Any, like: jax.Array) -> jax.Array:
     return jnp.asarray(x).astype(like.dtype)
 
@@ -280,19 +309,37 @@ def _with_derivatives(fun: Callable[[Any, tuple[Any, ...]], jax.Array]) -> Calla
 
     @solution.defjvp
     def solution_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-        params, value, inputs = primals
-        grad = jax.grad(fun)
-        _, slope = jax.jvp(lambda t: fun(params, t), (inputs,), (tangents[2],))
-        _, change = jax.jvp(lambda t: grad(params, t), (inputs,), (tangents[2],))
+        params, value = solution(*primals)  # which depend on the inputs: for higher derivatives
+        inputs, dt = primals[2], tangents[2]
+        x = _real_parts(params)
+
+        def real_fun(x: Any, t: tuple[Any, ...]) -> jax.Array:
+            return fun(_from_real_parts(x, params), t)
+
+        grad = jax.grad(real_fun)
+        _, slope = jax.jvp(lambda t: real_fun(x, t), (inputs,), (dt,))
+        _, change = jax.jvp(lambda t: grad(x, t), (inputs,), (dt,))
 
         def hvp(v: Any) -> Any:
-            return jax.jvp(lambda x: grad(x, inputs), (params,), (v,))[1]
+            return jax.jvp(lambda x: grad(x, inputs), (x,), (v,))[1]
 
         def conjugate_gradients(matvec: Callable[[Any], Any], b: Any) -> Any:
             eps = float(np.finfo(_tree.scalar_dtype(b)).eps)
             return jax.scipy.sparse.linalg.cg(matvec, b, tol=10 * eps)[0]
 
         direction = jax.lax.custom_linear_solve(hvp, change, conjugate_gradients, symmetric=True)
-        return (params, value), (jax.tree.map(jnp.negative, direction), slope)
+        direction = jax.tree.map(jnp.negative, _from_real_parts(direction, params))
+        return (params, value), (direction, slope)
 
     return solution
+
+
+# The Hessian in a complex number is one of its real and imaginary part: f is not holomorphic.
+
+
+def _real_parts(tree: Any) -> Any:
+    return jax.tree.map(lambda x: (x.real, x.imag) if jnp.iscomplexobj(x) else x, tree)
+
+
+def _from_real_parts(parts: Any, like: Any) -> Any:
+    return jax.tree.map(lambda x, p: jax.lax.complex(*p) if jnp.iscomplexobj(x) else p, like, parts)

@@ -1,0 +1,667 @@
+"""`with_line_search`: what each update promises, whatever the function and the direction.
+
+The functions take four numbers, so that each transformation is compiled once per dtype: it sees
+values and gradients only, and the tests may invent those, too.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cs231n_optax as co
+from cs231n_optax import Status
+from cs231n_optax._trial import Trial, find_trial
+from cs231n_optax.line_search.search import Answer, Condition, Search
+
+C1, C2, DELTA, NOISE = 1e-4, 0.7, 0.1, 10  # the defaults of `wolfe`, δ, and ε |f(x₀)| of noise
+
+GD = co.with_line_search(optax.identity())
+LBFGS = co.lbfgs(5)
+BFGS = co.bfgs()
+every_tx = pytest.mark.parametrize("tx", [GD, LBFGS, BFGS], ids=["gd", "lbfgs", "bfgs"])
+
+
+# Functions of four numbers.
+
+
+def rosenbrock(x):
+    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+
+def beale(p):
+    """Beale's function, of (x, y) twice."""
+    x, y = p[::2], p[1::2]
+    return jnp.sum(
+        (1.5 - x + x * y) ** 2 + (2.25 - x + x * y**2) ** 2 + (2.625 - x + x * y**3) ** 2
+    )
+
+
+def ill_conditioned(x):
+    return jnp.sum(jnp.array([1.0, 10.0, 1e2, 1e4], x.dtype) * (x - 1) ** 2) / 2
+
+
+RNG = np.random.default_rng(0)
+FEATURES = RNG.standard_normal((64, 4)).astype(np.float32)
+LABELS = np.sign(FEATURES @ [1, -2, 0.5, 0.3] + RNG.standard_normal(64)).astype(np.float32)
+
+
+def logistic(w, features=FEATURES, labels=LABELS):
+    margins = jnp.asarray(labels, w.dtype) * (jnp.asarray(features, w.dtype) @ w)
+    return jnp.mean(jnp.logaddexp(jnp.zeros_like(margins), -margins))
+
+
+def bowl(x):
+    return jnp.sum(jnp.arange(1, 5, dtype=x.dtype) * (x - 1) ** 2)
+
+
+def log_barrier(x):
+    """Minimum 4 at 1; NaN for x < 0, and infinite at 0."""
+    return jnp.sum(x - jnp.log(x))
+
+
+def square_root(x):
+    """Minimum -4 at 1; NaN for x < 0, and of infinite slope at 0."""
+    return jnp.sum(x - 2 * jnp.sqrt(x))
+
+
+STARTS = {rosenbrock: [-1.2, 1, -1.2, 1], beale: [1, 1, 0.5, 1], ill_conditioned: [3, -2, 1, 0],
+          logistic: [0, 0, 0, 0]}  # fmt: skip
+
+
+# The ordinary loop, in Python: one evaluation and one update at a time.
+
+
+@functools.cache
+def value_and_grad(fun):
+    return jax.jit(jax.value_and_grad(fun))
+
+
+@functools.cache
+def update_of(tx):
+    return jax.jit(lambda grads, state, params, value: tx.update(grads, state, params, value=value))
+
+
+class Step(NamedTuple):
+    """What one update was given, and what it answered; NumPy arrays but for the state."""
+
+    params: np.ndarray
+    value: np.ndarray
+    grads: np.ndarray
+    updates: np.ndarray
+    trial: Trial
+    state: object
+
+    @property
+    def status(self):
+        return Status(int(self.trial.status))
+
+
+def run(tx, fun, x0, *, max_evals=300, dtype=np.float32, evaluate=None):
+    """Updates until a final status; ``evaluate(x, k)``, in place of a function, gives both."""
+    params = jnp.asarray(np.asarray(x0, dtype))
+    state, steps = tx.init(params), []
+    for k in range(max_evals):
+        value, grads = evaluate(params, k) if evaluate else value_and_grad(fun)(params)
+        value, grads = jnp.asarray(value, dtype), jnp.asarray(grads, dtype)
+        updates, state = update_of(tx)(grads, state, params, value)
+        seen = jax.device_get((params, value, grads, updates, find_trial(state)))
+        steps.append(Step(*seen, state))
+        params = optax.apply_updates(params, updates)
+        if steps[-1].status != Status.RUNNING:
+            break
+    return steps
+
+
+def assert_same_bits(one, other):
+    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def anchor(trial):
+    return trial.anchor_params, trial.anchor_value, trial.anchor_grad, trial.grad_norm
+
+
+# Facts of every run.
+
+
+def check_run(steps):
+    before = None
+    eps = np.finfo(steps[0].value.dtype).eps
+    for k, step in enumerate(steps, 1):
+        trial = step.trial
+        assert trial.num_evals == k
+        assert np.all(np.isfinite(step.updates))
+        if trial.accepted:
+            assert np.isfinite(step.value)
+            assert np.all(np.isfinite(step.grads))
+            norm = np.max(np.abs(step.grads))
+            assert_same_bits(anchor(trial), (step.params, step.value, step.grads, norm))
+            if before is not None:
+                noise = NOISE * eps * abs(steps[0].value) + 2 * eps * abs(before.anchor_value)
+                assert step.value <= before.anchor_value + noise
+                assert step.value <= steps[0].value + 2 * eps * abs(steps[0].value)
+        elif before is not None:
+            assert_same_bits(anchor(trial), anchor(before))
+        before = trial
+
+
+def check_wolfe(steps):
+    """Of each accepted step, with t φ′ = (x - anchor) · g: no knowledge of t or of d is needed."""
+    eps, before = np.finfo(steps[0].value.dtype).eps, None
+    for step in steps:
+        if step.trial.accepted and before is not None:
+            way = step.params - np.asarray(before.anchor_params)
+            old, new = way @ before.anchor_grad, way @ step.grads
+            lost = (
+                100
+                * eps
+                * (np.abs(step.params) @ (np.abs(step.grads) + np.abs(before.anchor_grad)))
+            )
+            assert old < lost
+            assert new >= C2 * old - lost
+            noise = NOISE * eps * abs(steps[0].value) + 2 * eps * abs(before.anchor_value)
+            exact = step.value <= before.anchor_value + C1 * old + noise
+            level = step.value <= before.anchor_value + noise
+            assert exact or (level and new <= (2 * DELTA - 1) * old + lost)
+        if step.trial.accepted:
+            before = step.trial
+
+
+problems = st.sampled_from(list(STARTS))
+seeds = st.integers(0, 2**32 - 1)
+
+
+@every_tx
+class TestEveryRun:
+    @settings(max_examples=15, deadline=None)
+    @given(fun=problems, seed=seeds, scale=st.sampled_from([0.1, 1.0, 10.0]))
+    def test_in_float32(self, tx, fun, seed, scale):
+        start = scale * np.random.default_rng(seed).standard_normal(4)
+        check_run(run(tx, fun, start, max_evals=60))
+
+    @settings(max_examples=15, deadline=None)
+    @given(fun=problems, seed=seeds, scale=st.sampled_from([0.1, 1.0, 10.0]))
+    def test_in_float64(self, tx, fun, seed, scale):
+        start = scale * np.random.default_rng(seed).standard_normal(4)
+        with jax.enable_x64(True):
+            steps = run(tx, fun, start, max_evals=60, dtype=np.float64)
+        check_run(steps)
+        check_wolfe(steps)
+
+    def test_nothing_is_evaluated_inside(self, tx):
+        """Loops written for Optax's L-BFGS run unchanged, and their function is not called."""
+
+        def never(params):
+            raise AssertionError("evaluated")
+
+        x = jnp.array(STARTS[rosenbrock], jnp.float32)
+        value, grads = value_and_grad(rosenbrock)(x)
+        extra = {"value": value, "grad": grads, "value_fn": never, "unknown": 1}
+        updates, state = tx.update(grads, tx.init(x), x, **extra)
+        expected = update_of(tx)(grads, tx.init(x), x, value)
+        np.testing.assert_allclose(updates, expected[0], rtol=1e-6)
+        assert state.trial.num_evals == 1
+
+
+# Where there are no numbers.
+
+
+@every_tx
+class TestNotFinite:
+    @pytest.mark.parametrize("fun", [log_barrier, square_root])
+    @pytest.mark.parametrize("start", [0.01, 30.0])
+    def test_the_edge_of_a_domain(self, tx, fun, start):
+        steps = run(tx, fun, [start, 1.5, 2.0, start])
+        check_run(steps)
+        assert not np.all(np.isfinite([step.value for step in steps])) or start < 1
+        assert steps[-1].status in (Status.CONVERGED, Status.STALLED)
+        np.testing.assert_allclose(steps[-1].trial.anchor_params, np.ones(4), atol=2e-3)
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+    def test_a_gradient_that_is_not_finite(self, tx, bad):
+        """The value is lower than ever there, but it is no place to go on from."""
+
+        def evaluate(x, k):
+            value, grads = value_and_grad(bowl)(x)
+            return (-1e6, grads.at[2].set(bad)) if np.any(x < 0.9) else (value, grads)
+
+        steps = run(tx, None, [3.0, 2.0, 1.5, 1.2], evaluate=evaluate)
+        check_run(steps)
+        assert any(step.value == -1e6 for step in steps)
+        np.testing.assert_allclose(steps[-1].trial.anchor_params, np.ones(4), atol=2e-3)
+
+    @pytest.mark.parametrize(("value", "slope"), [(np.nan, 1.0), (np.inf, 1.0), (1.0, np.nan)])
+    def test_at_the_start_it_has_failed(self, tx, value, slope):
+        def evaluate(x, k):
+            return (value, slope * x) if k == 0 else (1.0, x)
+
+        x = jnp.array([3.0, 2.0, 1.0, 0.0])
+        state = tx.init(x)
+        for k in range(3):
+            bad, grads = evaluate(x, k)
+            updates, state = update_of(tx)(grads, state, x, jnp.float32(bad))
+            np.testing.assert_array_equal(updates, np.zeros(4))
+            assert co.status(state) == Status.FAILED
+            assert not co.accepted(state)
+        np.testing.assert_array_equal(co.accepted_params(state), x)
+
+
+# Ends.
+
+
+def invented(values_and_grads):
+    """Answers in turn, whatever is asked; the last one for ever."""
+    return lambda x, k: values_and_grads[min(k, len(values_and_grads) - 1)]
+
+
+G = np.array([3.0, -4.0, 0.0, 1.0], np.float32)
+
+
+@every_tx
+class TestEnds:
+    def test_a_zero_gradient_has_converged(self, tx):
+        steps = run(tx, None, np.ones(4), evaluate=invented([(2.0, 0 * G)]))
+        assert len(steps) == 1
+        assert steps[0].status == Status.CONVERGED
+        assert steps[0].trial.accepted
+        np.testing.assert_array_equal(steps[0].updates, np.zeros(4))
+
+    def test_a_final_status_is_final(self, tx):
+        """Better values, NaN and other parameters change nothing any more."""
+        step = run(tx, None, np.ones(4), evaluate=invented([(2.0, 0 * G)]))[0]
+        x, state = jnp.asarray(step.params), step.state
+        for value, grads in ((-1.0, G), (np.nan, G), (1.0, np.nan * G), (1.0, 0 * G)):
+            updates, after = update_of(tx)(jnp.asarray(grads), state, x, jnp.float32(value))
+            np.testing.assert_array_equal(updates, np.zeros(4))
+            assert_same_bits(after, state)
+        updates, after = update_of(tx)(jnp.asarray(G), state, x + 1, jnp.float32(1.0))
+        np.testing.assert_array_equal(updates, -np.ones(4))
+        assert_same_bits(after, state)
+
+    def test_a_failed_search_is_followed_by_steepest_descent(self, tx):
+        """A point that all trials are worse than: 20 along the line, 20 along -g, and the end."""
+        down = run(tx, ill_conditioned, [3.0, -2.0, 1.0, 0.0], max_evals=12)
+        last = next(k for k in reversed(range(12)) if down[k].trial.accepted)
+
+        def evaluate(x, k):
+            value, grads = value_and_grad(ill_conditioned)(x)
+            return (value, grads) if k <= last else (1e9 + k, -1e3 * grads)
+
+        steps = run(tx, None, [3.0, -2.0, 1.0, 0.0], evaluate=evaluate)
+        assert steps[-1].status == Status.FAILED
+        assert len(steps) == last + 1 + 20 + 20
+        final = steps[-1].trial
+        assert_same_bits(final.anchor_params, steps[last].params)
+        np.testing.assert_allclose(
+            steps[-1].params + steps[-1].updates, steps[last].params, rtol=1e-6, atol=1e-6
+        )
+        for step in steps[last + 21 :]:
+            way, g = step.params - steps[last].params, steps[last].grads
+            length = np.linalg.norm(way)
+            assert length < 1e-5 or -way @ g > 0.999 * length * np.linalg.norm(g)
+
+    def test_values_that_are_equal_have_stalled(self, tx):
+        """Nothing moves at all, though the gradient says otherwise."""
+        steps = run(tx, None, np.ones(4), evaluate=invented([(2.0, G)]))
+        assert steps[-1].status == Status.STALLED
+        assert len(steps) <= 100
+        assert_same_bits(steps[-1].trial.anchor_params, np.ones(4, np.float32))
+
+
+def test_a_direction_of_ascent_is_not_followed():
+    tx = co.with_line_search(optax.scale(-1.0))
+    steps = run(tx, beale, STARTS[beale], max_evals=600)
+    check_run(steps)
+    np.testing.assert_allclose(steps[-1].trial.anchor_params, [3, 0.5, 3, 0.5], atol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1e30, 1e38, np.inf, np.nan, 1e-30, 0.0])
+def test_a_direction_of_any_length(factor):
+    """Finite parameters, no farther than √max, and the minimum in the end."""
+    tx = co.with_line_search(optax.scale(factor))
+    steps = run(tx, logistic, STARTS[logistic])
+    check_run(steps)
+    farthest = max(np.max(np.abs(step.params)) for step in steps)
+    assert farthest <= np.sqrt(np.finfo(np.float32).max) * (1 + 1e-6)
+    best = run(LBFGS, logistic, STARTS[logistic])[-1].trial.anchor_params
+    np.testing.assert_allclose(steps[-1].trial.anchor_params, best, atol=2e-3)
+
+
+@every_tx
+def test_a_function_without_a_minimum(tx):
+    """Down for ever: the parameters stay finite, and it ends."""
+    steps = run(tx, lambda x: -jnp.sum(x), np.zeros(4))
+    check_run(steps)
+    assert np.all(np.isfinite([step.params for step in steps]))
+    assert steps[-1].status in (Status.STALLED, Status.FAILED)
+
+
+MINIMA = {rosenbrock: [1, 1, 1, 1], beale: [3, 0.5, 3, 0.5], ill_conditioned: [1, 1, 1, 1]}
+
+
+@pytest.mark.parametrize("tx", [LBFGS, BFGS], ids=["lbfgs", "bfgs"])
+@pytest.mark.parametrize("fun", STARTS, ids=lambda fun: fun.__name__)
+def test_float32_to_its_end(tx, fun):
+    """With no tolerance it still ends, soon, at the minimum."""
+    steps = run(tx, fun, STARTS[fun], max_evals=200)
+    check_run(steps)
+    assert steps[-1].status in (Status.CONVERGED, Status.STALLED)
+    if fun in MINIMA:
+        np.testing.assert_allclose(steps[-1].trial.anchor_params, MINIMA[fun], rtol=1e-5)
+    scale = np.linalg.norm(steps[0].grads)
+    assert np.linalg.norm(steps[-1].trial.anchor_grad) <= 1e-5 * scale
+
+
+@pytest.mark.parametrize("tx", [GD, LBFGS, BFGS], ids=["gd", "lbfgs", "bfgs"])
+@pytest.mark.parametrize("size", [1, 8])
+def test_batches_that_change_within_a_search(tx, size):
+    """Against the rule: no promise but to stay finite, and to end or go on."""
+    rng = np.random.default_rng(1)
+
+    def evaluate(w, k):
+        batch = rng.integers(0, 64, size)
+        return batch_value_and_grad(w, FEATURES[batch], LABELS[batch])
+
+    steps = run(tx, None, np.zeros(4), evaluate=evaluate, max_evals=150)
+    assert all(np.all(np.isfinite(step.params)) for step in steps)
+    assert all(np.all(np.isfinite(step.trial.anchor_params)) for step in steps)
+    assert all(step.trial.num_evals == k for k, step in enumerate(steps, 1))
+
+
+batch_value_and_grad = jax.jit(jax.value_and_grad(logistic))
+
+
+# What stands after it, around it, or in it.
+
+
+class TestChained:
+    @pytest.mark.parametrize(
+        "after",
+        [optax.scale(0.5), optax.add_decayed_weights(0.1), optax.clip(1e-3), optax.ema(0.9)],
+        ids=["scale", "add_decayed_weights", "clip", "ema"],
+    )
+    def test_what_changes_the_updates_is_found_out(self, after):
+        steps = run(optax.chain(LBFGS, after), rosenbrock, STARTS[rosenbrock], max_evals=50)
+        check_run(steps)  # no point was accepted on the evidence of another
+        assert steps[-1].status == Status.MISPLACED
+        updates, _ = LBFGS.update(
+            jnp.asarray(steps[-1].grads), steps[-1].state[0], jnp.asarray(steps[-1].params),
+            value=steps[-1].value,
+        )  # fmt: skip
+        back = steps[-1].params + updates
+        np.testing.assert_allclose(back, steps[-1].trial.anchor_params, rtol=1e-6)
+
+    def test_what_changes_nothing_is_harmless(self):
+        after = optax.chain(optax.clip(1e9), optax.zero_nans(), optax.scale(1.0))
+        steps = run(optax.chain(LBFGS, after), beale, STARTS[beale])
+        assert steps[-1].status in (Status.CONVERGED, Status.STALLED)
+        np.testing.assert_allclose(steps[-1].trial.anchor_params, MINIMA[beale], rtol=1e-5)
+
+    def test_before_it_the_gradient_is_shaped(self):
+        """Weight decay inside: the minimum is the decayed loss's, if its value is told, too."""
+
+        def decayed(x):
+            return ill_conditioned(x) + 0.05 * jnp.sum(x**2)
+
+        def evaluate(x, k):
+            return decayed(x), value_and_grad(ill_conditioned)(x)[1]
+
+        tx = optax.chain(optax.add_decayed_weights(0.1), LBFGS)
+        steps = run(tx, None, STARTS[ill_conditioned], evaluate=evaluate)
+        curvatures = np.array([1.0, 10.0, 1e2, 1e4])
+        expected = curvatures / (curvatures + 0.1)
+        np.testing.assert_allclose(steps[-1].trial.anchor_params, expected, rtol=1e-5)
+
+
+class TestAccessors:
+    @pytest.mark.parametrize("where", ["chain", "inject_hyperparams", "masked"])
+    def test_wherever_the_record_lies(self, where):
+        tx = {
+            "chain": optax.chain(optax.clip(1e6), LBFGS),
+            "inject_hyperparams": optax.inject_hyperparams(with_traced_c2)(c2=0.5),
+            "masked": optax.masked(LBFGS, lambda tree: jax.tree.map(lambda x: x.size > 1, tree)),
+        }[where]
+        params = {"w": jnp.array(STARTS[rosenbrock], jnp.float32), "fixed": jnp.zeros(())}
+        if where != "masked":
+            del params["fixed"]
+        update = jax.jit(lambda g, s, p, v: tx.update(g, s, p, value=v))
+        gradients = jax.value_and_grad(lambda params: rosenbrock(params["w"]))
+
+        state = tx.init(params)
+        assert not co.accepted(state)
+        assert co.status(state) == Status.RUNNING
+        value, grads = gradients(params)
+        updates, state = update(grads, state, params, value)
+        assert co.accepted(state)
+        np.testing.assert_array_equal(co.accepted_params(state)["w"], params["w"])
+        trial = optax.apply_updates(params, updates)
+        _, state = update(grads, state, trial, jnp.float32(np.nan))
+        assert not co.accepted(state)
+        np.testing.assert_array_equal(co.accepted_params(state)["w"], params["w"])
+
+    def test_states_without_a_record(self):
+        state = co.adam().init(jnp.ones(2))
+        assert co.accepted(state)
+        for accessor in (co.accepted_params, co.status):
+            with pytest.raises(ValueError, match="no trial record"):
+                accessor(state)
+
+    def test_states_with_two(self):
+        state = optax.chain(GD, GD).init(jnp.ones(2))
+        for accessor in (co.accepted_params, co.accepted, co.status):
+            with pytest.raises(ValueError, match="2 trial records, expected at most 1"):
+                accessor(state)
+
+
+def with_traced_c2(c2):
+    return co.lbfgs(5, search=co.wolfe(c2=c2))
+
+
+class FixedState(NamedTuple):
+    step: jax.Array
+    answer: jax.Array
+    condition: jax.Array
+
+
+class TestCustomSearch:
+    def test_a_fixed_step(self):
+        """Any two functions make a search: this one accepts whatever is finite."""
+
+        def init(value, slope, step, noise=0.0):
+            none = jnp.zeros((), jnp.int32)
+            return FixedState(jnp.full_like(step, 0.1), none, none)
+
+        def step(state, value, slope):
+            answer = jnp.where(jnp.isfinite(value), Answer.ACCEPT, Answer.FAIL)
+            return state._replace(answer=answer.astype(jnp.int32))
+
+        tx = co.with_line_search(optax.identity(), Search(init, step))
+        steps = run(tx, beale, [2.5, 0.4, 3.5, 0.6], max_evals=40)
+        x = np.array([2.5, 0.4, 3.5, 0.6])
+        for k, taken in enumerate(steps):
+            np.testing.assert_allclose(taken.params, x, rtol=1e-5)
+            assert taken.trial.accepted
+            g = np.asarray(value_and_grad(beale)(jnp.asarray(x, jnp.float32))[1])
+            x = x - 0.1 * (g / np.max(np.abs(g)) if k == 0 else g)
+
+    def test_how_exact_it_is_may_be_traced(self):
+        """One compiled program for any c₂; a smaller one brings flatter slopes."""
+
+        @jax.jit
+        @jax.vmap
+        def first_step(c2):
+            tx = co.with_line_search(optax.identity(), co.wolfe(c2=c2, strong=True))
+            x = jnp.array(STARTS[rosenbrock], jnp.float32)
+            state = tx.init(x)
+            gradients = jax.value_and_grad(rosenbrock)
+
+            def body(carry):
+                x, state, _ = carry
+                value, grads = gradients(x)
+                updates, state = tx.update(grads, state, x, value=value)
+                return (
+                    x + updates,
+                    state,
+                    co.accepted(state) & (co.accepted_params(state) != x0).any(),
+                )
+
+            x0 = x
+            _, state, _ = jax.lax.while_loop(lambda c: ~c[2], body, (x, state, jnp.array(False)))
+            way = co.accepted_params(state) - x0
+            return way @ state.trial.anchor_grad / (way @ gradients(x0)[1])
+
+        c2s = jnp.array([0.5, 0.01, 1e-3])
+        assert np.all(np.abs(first_step(c2s)) <= c2s * (1 + 1e-4))
+
+
+# Nonlinear conjugate gradients, as one would write it.
+
+
+class ConjugateState(NamedTuple):
+    grads: optax.Updates
+    direction: optax.Updates
+
+
+def scale_by_conjugate_gradients():
+    """d = g + β d, with Polak and Ribière's β = max(0, g · (g - g_last) / g_last · g_last)."""
+
+    def init(params):
+        zeros = optax.tree.zeros_like(params)
+        return ConjugateState(zeros, zeros)
+
+    def update(grads, state, params=None):
+        change = optax.tree.sub(grads, state.grads)
+        last = optax.tree.vdot(state.grads, state.grads)
+        beta = jnp.where(last > 0, jnp.maximum(optax.tree.vdot(grads, change) / last, 0), 0)
+        direction = optax.tree.add_scale(grads, beta, state.direction)
+        return direction, ConjugateState(grads, direction)
+
+    return optax.GradientTransformation(init, update)
+
+
+@pytest.mark.parametrize("fun", [rosenbrock, beale], ids=["rosenbrock", "beale"])
+def test_conjugate_gradients(fun):
+    search = co.wolfe(c2=0.1, strong=True)
+    tx = co.with_line_search(scale_by_conjugate_gradients(), search)
+    steps = run(tx, fun, STARTS[fun], max_evals=400)
+    check_run(steps)
+    np.testing.assert_allclose(steps[-1].trial.anchor_params, MINIMA[fun], rtol=1e-3)
+
+
+# Errors.
+
+
+class TestErrors:
+    x = np.ones(3, np.float32)
+
+    def test_no_value(self):
+        with pytest.raises(TypeError, match="value"):
+            GD.update(self.x, GD.init(self.x), self.x)
+
+    def test_no_parameters(self):
+        with pytest.raises(ValueError, match=r"update\(grads, state, params"):
+            GD.update(self.x, GD.init(self.x), value=jnp.float32(1.0))
+
+    @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.int32, bool])
+    def test_narrow_parameters(self, dtype):
+        name = str(jnp.dtype(dtype))
+        with pytest.raises(TypeError, match=rf"params\['w'\] is {name}: keep them in float32"):
+            LBFGS.init({"b": jnp.ones(2), "w": jnp.ones(3, dtype)})
+
+    def test_another_tree(self):
+        state = GD.init({"w": self.x})
+        one = jnp.float32(1.0)
+        with pytest.raises(ValueError, match="the gradients' tree is not .*'v'.*expected.*'w'"):
+            GD.update({"v": self.x}, state, {"w": self.x}, value=one)
+        with pytest.raises(ValueError, match="the parameters' tree is not .*expected.*'w'"):
+            GD.update({"w": self.x}, state, [self.x], value=one)
+
+    def test_another_shape_or_dtype(self):
+        state = GD.init(self.x)
+        one = jnp.float32(1.0)
+        with pytest.raises(ValueError, match=r"gradients have a leaf float32\(4,\).*float32\(3,\)"):
+            GD.update(np.ones(4, np.float32), state, self.x, value=one)
+        with pytest.raises(ValueError, match=r"parameters have a leaf float32\(1, 3\)"):
+            GD.update(self.x, state, self.x[None], value=one)
+        with pytest.raises(ValueError, match=r"gradients have a leaf bfloat16\(3,\)"):
+            GD.update(jnp.ones(3, jnp.bfloat16), state, self.x, value=one)
+
+    @pytest.mark.parametrize("value", [1, None])
+    def test_unit_step(self, value):
+        with pytest.raises(TypeError, match="unit_step must be a Python bool"):
+            co.with_line_search(optax.identity(), unit_step=value)
+
+
+STATES = [GD, LBFGS, BFGS, co.with_line_search(optax.identity(), co.backtracking())]
+
+
+@pytest.mark.parametrize("tx", STATES, ids=["gd", "lbfgs", "bfgs", "backtracking"])
+def test_nothing_that_optax_would_reuse(tx):
+    """``value_and_grad_from_state`` takes what a state calls so, from wherever it was computed."""
+    x = jnp.ones(4)
+    _, state = jax.eval_shape(lambda x: tx.update(x, tx.init(x), x, value=x[0]), x)
+    assert optax.tree.get_all_with_path(state, "value") == []
+    assert optax.tree.get_all_with_path(state, "grad") == []
+
+
+# How loops use it.
+
+
+@every_tx
+def test_donated_buffers(tx):
+    """No buffer is held twice, from the first call on."""
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(params, state):
+        value, grads = jax.value_and_grad(rosenbrock)(params)
+        updates, state = tx.update(grads, state, params, value=value)
+        return optax.apply_updates(params, updates), state
+
+    params = jnp.array(STARTS[rosenbrock], jnp.float32)
+    state = tx.init(params)
+    for _ in range(30):
+        old = params
+        params, state = step(params, state)
+        assert old.is_deleted()
+    expected = run(tx, rosenbrock, STARTS[rosenbrock], max_evals=30)[-1].trial
+    np.testing.assert_allclose(state.trial.anchor_value, expected.anchor_value, rtol=1e-2)
+    assert state.trial.num_evals == 30
+
+
+LANES = 8
+
+
+@every_tx
+def test_lanes(tx):
+    """Eight starts at once are eight runs; those that have ended stay as they are."""
+    starts = np.random.default_rng(3).uniform(-1, 2, (LANES, 4)).astype(np.float32)
+    starts[0] = 1.0  # at the minimum from the start
+    gradients = jax.jit(jax.vmap(jax.value_and_grad(ill_conditioned)))
+    update = jax.jit(jax.vmap(lambda g, s, x, v: tx.update(g, s, x, value=v)))
+    rounds = 40 if tx is GD else 60
+    params, state = jnp.asarray(starts), jax.vmap(tx.init)(jnp.asarray(starts))
+    for _ in range(rounds):
+        values, grads = gradients(params)
+        updates, after = update(grads, state, params, values)
+        done = np.flatnonzero(state.trial.status != Status.RUNNING)
+        for new, old in zip(jax.tree.leaves(after), jax.tree.leaves(state), strict=True):
+            np.testing.assert_array_equal(np.asarray(new)[done], np.asarray(old)[done])
+        params, state = optax.apply_updates(params, updates), after
+    np.testing.assert_array_equal(state.trial.num_evals[0], 1)
+    for lane, start in enumerate(starts):
+        alone = run(tx, ill_conditioned, start, max_evals=rounds)[-1].trial
+        here = jax.tree.map(lambda x, lane=lane: x[lane], state.trial)
+        scale = ill_conditioned(start)
+        if tx is GD:
+            np.testing.assert_allclose(here.anchor_value, alone.anchor_value, rtol=0.05)
+        else:
+            assert here.status == alone.status
+            np.testing.assert_allclose(here.anchor_value, alone.anchor_value, atol=1e-9 * scale)
+            np.testing.assert_allclose(here.anchor_params, alone.anchor_params, rtol=1e-4)
