@@ -85,7 +85,7 @@ def minimize(
     The ordinary loop of an evaluation, ``tx.update`` and ``optax.apply_updates`` in one
     `jax.lax.while_loop`, ended at an accepted point with
 
-        max |∇f(x)| <= atol + tol · max(1, max |∇f(x₀)|)
+        ‖∇f(x)‖∞ <= atol + tol · max(1, ‖∇f(x₀)‖∞)
 
     Pure: under `jax.jit` and `jax.vmap` a lane that has ended stays as it is, and the batch goes on
     until the last one ends, an evaluation a round. The solution and the value may be

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import cs231n_optax as co
 from cs231n_optax import Status
 from cs231n_optax._trial import Trial, find_trial
-from cs231n_optax.line_search.search import Answer, Condition, Search
+from cs231n_optax.line_search.search import Answer, Search
 
 C1, C2, DELTA, NOISE = 1e-4, 0.7, 0.1, 10  # the defaults of `wolfe`, δ, and ε |f(x₀)| of noise
 
@@ -530,7 +530,7 @@ class ConjugateState(NamedTuple):
 
 
 def scale_by_conjugate_gradients():
-    """d = g + β d, with Polak and Ribière's β = max(0, g · (g - g_last) / g_last · g_last)."""
+    """The direction d = g + β d_last, with Polak and Ribière's β = max(0, g · (g - g_last) / g_last · g_last)."""
 
     def init(params):
         zeros = optax.tree.zeros_like(params)
@@ -578,9 +578,9 @@ class TestErrors:
     def test_another_tree(self):
         state = GD.init({"w": self.x})
         one = jnp.float32(1.0)
-        with pytest.raises(ValueError, match="the gradients' tree is not .*'v'.*expected.*'w'"):
+        with pytest.raises(ValueError, match=r"the gradients' tree is not .*'v'.*expected.*'w'"):
             GD.update({"v": self.x}, state, {"w": self.x}, value=one)
-        with pytest.raises(ValueError, match="the parameters' tree is not .*expected.*'w'"):
+        with pytest.raises(ValueError, match=r"the parameters' tree is not .*expected.*'w'"):
             GD.update({"w": self.x}, state, [self.x], value=one)
 
     def test_another_shape_or_dtype(self):

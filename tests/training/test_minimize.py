@@ -68,6 +68,16 @@ def assert_close(one, other, **tolerance):
         np.testing.assert_allclose(x, y, **tolerance)
 
 
+def equations(jaxpr):
+    """Every equation of a jaxpr, of the jaxprs inside it, too."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.tree.leaves(list(equation.params.values())):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
+
+
 class Counted:
     """The bowl, with the times that it was traced and evaluated."""
 
@@ -299,7 +309,9 @@ class TestAux:
         @jax.jit
         @jax.vmap
         def solve(max_evals):
-            return co.minimize(fun, jnp.array([-1.2, 1.0]), DESCENT, max_evals=max_evals, has_aux=True)
+            return co.minimize(
+                fun, jnp.array([-1.2, 1.0]), DESCENT, max_evals=max_evals, has_aux=True
+            )
 
         result = solve(jnp.arange(1, 30))
         assert np.any(np.diff(result.num_steps) == 0)
@@ -375,3 +387,472 @@ class TestTrees:
         with jax.numpy_dtype_promotion("strict"):
             solve = jax.jit(lambda x, c: co.minimize(bowl, x, TRANSFORMATIONS[name], args=(c,)))
             assert status_of(solve(X0, jnp.ones(3))) == Status.CONVERGED
+
+
+@functools.cache
+def batch_solver(name):
+    tx = TRANSFORMATIONS[name]
+
+    def solve(x0, tol, max_evals):
+        return co.minimize(bowl, x0, tx, tol=tol, max_evals=max_evals)
+
+    return jax.jit(jax.vmap(solve, (0, None, None)))
+
+
+class TestBatches:
+    @pytest.mark.parametrize("name", ["lbfgs", "bfgs", "descent", "momentum", "adam"])
+    def test_lanes_agree_with_single_runs(self, name):
+        batch = batch_solver(name)(STARTS, 1e-5, 1000)
+        for i, x0 in enumerate(STARTS):
+            single = solver(name)[0](x0)
+            assert batch.status[i] == single.status
+            np.testing.assert_allclose(batch.value[i], single.value, atol=1e-6)
+            np.testing.assert_allclose(batch.params[i], single.params, atol=1e-3)
+            assert abs(int(batch.num_evals[i]) - int(single.num_evals)) <= 0.1 * single.num_evals
+
+    @pytest.mark.parametrize("name", ["lbfgs", "bfgs", "descent", "momentum", "adam"])
+    def test_a_lane_that_has_ended_stays_as_it_is(self, name):
+        solve = batch_solver(name)
+        end = solve(STARTS, 1e-5, 1000)
+        assert len(set(end.num_evals.tolist())) > 2
+        for i, num_evals in enumerate(end.num_evals):
+            assert_same_bits(lane(solve(STARTS, 1e-5, num_evals), i), lane(end, i))
+
+    @pytest.mark.parametrize("name", ["descent", "sgd"])
+    def test_a_lane_that_fails_leaves_the_others_alone(self, name):
+        bad = STARTS.copy()
+        bad[1] = np.nan
+        good, result = (batch_solver(name)(x, 1e-5, 1000) for x in (STARTS, bad))
+        expected = np.full(4, Status.CONVERGED)
+        expected[1] = Status.FAILED
+        np.testing.assert_array_equal(result.status, expected)
+        for i in (0, 2, 3):
+            assert_same_bits(lane(result, i).params, lane(good, i).params)
+            assert result.num_evals[i] == good.num_evals[i]
+
+    def test_a_round_is_one_evaluation_of_each_lane(self):
+        counted = Counted()
+        result = jax.jit(jax.vmap(lambda x: co.minimize(lambda x: counted(x), x, DESCENT)))(STARTS)
+        jax.block_until_ready(result)
+        assert counted.since() == np.max(result.num_evals)
+
+    def test_the_loop_is_one_for_the_batch(self):
+        """Its condition has no batch, and no history passes through a select."""
+        rows = (4, 15, 9)  # of the memory: lanes, pairs, parameters
+
+        def solve(x):
+            return co.minimize(lambda x: jnp.sum(x**2 + x**4), x, TRANSFORMATIONS["lbfgs"])
+
+        jaxpr = jax.make_jaxpr(jax.vmap(solve))(jnp.ones((4, 9))).jaxpr
+        (loop,) = (e for e in jaxpr.eqns if e.primitive.name == "while")
+        (condition,) = loop.params["cond_jaxpr"].jaxpr.outvars
+        assert condition.aval.shape == ()
+        body = loop.params["body_jaxpr"].jaxpr
+        assert any(v.aval.shape == rows for v in body.invars)
+        selects = [e for e in equations(body) if e.primitive.name == "select_n"]
+        assert any(e.outvars[0].aval.shape == (4, 9) for e in selects)
+        assert all(e.outvars[0].aval.shape != rows for e in selects)
+
+    def test_over_tolerances_and_budgets(self):
+        def solve(tol, max_evals):
+            return co.minimize(bowl, X0, SGD, tol=tol, max_evals=max_evals)
+
+        tols = np.array([1e-1, 1e-3, 1e-5], np.float32)
+        budgets = np.array([1, 3, 1000, 2000], np.int32)
+        grid = jax.vmap(jax.jit(jax.vmap(solve, (None, 0))), (0, None))(tols, budgets)
+        first = largest(jax.grad(bowl)(X0))
+        small = np.max(np.abs(grid.grad), -1) <= tols[:, None] * first
+        np.testing.assert_array_equal(grid.status == Status.CONVERGED, small)
+        np.testing.assert_array_equal(small[:, 2:], True)
+        np.testing.assert_array_equal(grid.num_evals[:, 2], grid.num_evals[:, 3])
+        np.testing.assert_array_equal(grid.num_evals[~small], np.tile(budgets, (3, 1))[~small])
+
+    def test_nested_batches(self):
+        def solve(x0, center):
+            return co.minimize(bowl, x0, DESCENT, args=(center,), tol=1e-3)
+
+        centers = jnp.array([0.0, 1.0, 3.0])
+        inner = jax.vmap(solve, (None, 0))
+        for nested in (jax.jit(jax.vmap(inner, (0, None))), jax.vmap(jax.jit(inner), (0, None))):
+            result = nested(STARTS, centers)
+            np.testing.assert_array_equal(result.status, np.full((4, 3), Status.CONVERGED))
+            expected = np.broadcast_to(centers[:, None], (4, 3, 3))
+            np.testing.assert_allclose(result.params, expected, atol=0.5)
+            grad = jax.vmap(jax.grad(bowl), (None, 0))
+            grads = jax.vmap(grad, (0, None))(STARTS, centers)
+            limits = 1e-3 * np.maximum(1, np.abs(grads).max(-1))
+            assert np.all(np.abs(result.grad).max(-1) <= limits)
+
+    def test_inside_other_functions(self):
+        def outer(c):
+            out = jax.lax.map(lambda c: co.minimize(bowl, X0, SGD, args=(c,)).params, c)
+            return jax.lax.cond(c[0] > 0, lambda: out, lambda: -out)
+
+        centers = jnp.array([1.0, 0.5])
+        np.testing.assert_allclose(jax.jit(outer)(centers), [[1.0] * 3, [0.5] * 3], atol=1e-3)
+
+
+class TestState:
+    @pytest.mark.parametrize("name", ["lbfgs", "bfgs"])
+    def test_after_the_budget_it_goes_on_with_its_memory(self, name):
+        tx, start = TRANSFORMATIONS[name], jnp.array([-1.2, 1.0, -0.5, 0.8, 1.2])
+
+        @jax.jit
+        def resume(x0, state, max_evals):
+            return co.minimize(rosenbrock, x0, tx, tol=1e-4, max_evals=max_evals, state=state)
+
+        with_memory = without = 0
+        for budget in (20, 25, 30, 35, 40):
+            first = resume(start, tx.init(start), budget)
+            assert status_of(first) == Status.BUDGET
+            second = resume(first.params, first.state, 1000)
+            fresh = resume(first.params, tx.init(start), 1000)
+            for result in (second, fresh):
+                assert status_of(result) == Status.CONVERGED
+                np.testing.assert_allclose(result.params, 1, atol=1e-2)
+            with_memory, without = with_memory + second.num_evals, without + fresh.num_evals
+        assert with_memory < 0.9 * without
+
+    @pytest.mark.parametrize("name", ["momentum", "adam", "adagrad", "optax.adam"])
+    def test_of_a_first_order_method(self, name):
+        """Cut after any evaluation, two runs come to the point of one: the moments are kept.
+
+        The first evaluation of the second is at the last point of the first, and its step is the
+        one that the first had computed but not taken: they differ by that step's moments.
+        """
+        tx, grad = TRANSFORMATIONS[name], jax.grad(bowl)
+        part = solver(name)[0](X0, max_evals=20)
+        params, state = jnp.asarray(X0), tx.init(X0)
+        for _ in range(20):
+            at = params
+            updates, state = tx.update(grad(params), state, params)
+            params = optax.apply_updates(params, updates)
+        np.testing.assert_allclose(part.params, at, rtol=1e-4)
+        params = at
+        for _ in range(10):
+            at = params
+            updates, state = tx.update(grad(params), state, params)
+            params = optax.apply_updates(params, updates)
+        rest = co.minimize(bowl, part.params, tx, max_evals=10, state=part.state)
+        assert (rest.num_evals, rest.num_steps) == (10, 9)
+        np.testing.assert_allclose(rest.params, at, rtol=1e-3)
+
+    def test_along_a_path_of_arguments(self):
+        """In a scan, each solve from the last one's solution and state."""
+
+        def fun(x, a):
+            return rosenbrock(x / a) + 0.1 * jnp.sum(x**2)
+
+        path = jnp.linspace(1.0, 1.3, 6)
+        start = jnp.array([-1.2, 1.0, 0.5])
+        solve = functools.partial(co.minimize, fun, tx=BFGS, tol=1e-4)
+
+        @jax.jit
+        def both(path):
+            def warm(carry, a):
+                result = solve(carry[0], args=(a,), state=carry[1])
+                return (result.params, result.state), result._replace(state=None)
+
+            def cold(_, a):
+                return None, solve(start, args=(a,))._replace(state=None)
+
+            warm_results = jax.lax.scan(warm, (start, BFGS.init(start)), path)[1]
+            return warm_results, jax.lax.scan(cold, None, path)[1]
+
+        warm, cold = both(path)
+        for result in (warm, cold):
+            np.testing.assert_array_equal(result.status, np.full(6, Status.CONVERGED))
+        np.testing.assert_allclose(warm.value, cold.value, rtol=1e-3)
+        assert np.sum(warm.num_evals[1:]) < 0.7 * np.sum(cold.num_evals[1:])
+
+
+class TestProgress:
+    def test_is_told_after_each_evaluation_in_order(self):
+        heard = []
+
+        @jax.jit
+        def solve(x0):
+            return co.minimize(bowl, x0, DESCENT, callback=heard.append)
+
+        result = solve(X0)
+        jax.effects_barrier()
+        assert all(isinstance(p, co.MinimizeProgress) for p in heard)
+        assert [int(p.num_evals) for p in heard] == list(range(1, int(result.num_evals) + 1))
+        accepted = [bool(p.accepted) for p in heard]
+        assert accepted.count(True) == result.num_steps + 1
+        assert False in accepted
+        assert_same_bits(heard[0].params, X0)
+        assert_same_bits(heard[-1].params, result.params)
+        assert heard[-1].value == result.value
+        assert heard[-1].grad_norm == largest(result.grad)
+        for before, after in zip(heard, heard[1:], strict=False):
+            if not after.accepted:
+                assert_same_bits(after.params, before.params)
+
+    def test_without_a_callback_the_program_stays_on_the_device(self):
+        def solve(x0, callback=None):
+            return co.minimize(bowl, x0, DESCENT, callback=callback).params
+
+        assert "callback" not in jax.jit(solve).lower(X0).as_text()
+        program = jax.jit(functools.partial(solve, callback=print)).lower(X0)
+        assert "callback" in program.as_text()
+
+
+RNG = np.random.default_rng(5)
+A = RNG.standard_normal((5, 3))
+THETA = {"b": np.arange(5) / 3, "s": np.array(0.7)}
+
+
+def smooth(x, theta):
+    """Not quadratic, in a tree of parameters, with a tree of arguments and a closed-over matrix."""
+    z = A @ x["u"] - theta["b"]
+    curved = jnp.sum(jnp.log(jnp.cosh(z))) + theta["s"] * jnp.sum(x["u"] ** 2) / 2
+    return curved + jnp.exp(x["v"] * theta["s"]) + x["v"] ** 2 * (1 + jnp.sum(theta["b"] ** 2))
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def differences(fun, x, h=1e-5):
+    """The Jacobian by central differences."""
+    return np.stack([(fun(x + h * e) - fun(x - h * e)) / (2 * h) for e in np.eye(x.size)], -1)
+
+
+@pytest.mark.usefixtures("x64")
+class TestDerivatives:
+    """Of the solution and the value with respect to the arguments, in float64."""
+
+    @staticmethod
+    @functools.cache
+    def problem(name="bfgs"):
+        """A function of a vector of arguments to a vector of the solution and the value."""
+        vector, unravel = ravel_pytree(jax.tree.map(jnp.asarray, THETA))
+        tx = co.sgd(0.1) if name == "sgd" else TRANSFORMATIONS[name]
+
+        @jax.jit
+        def solve(theta):
+            start = {"u": jnp.ones(3), "v": jnp.array(0.5)}
+            result = co.minimize(smooth, start, tx, args=(unravel(theta),), tol=1e-11)
+            return ravel_pytree((result.params, result.value))[0]
+
+        return solve, vector, differences(solve, vector)
+
+    @pytest.mark.parametrize("name", ["bfgs", "sgd", "adam"])
+    @pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
+    def test_against_differences(self, mode, name):
+        solve, theta, expected = self.problem(name)
+        np.testing.assert_allclose(jax.jit(mode(solve))(theta), expected, rtol=1e-6, atol=1e-7)
+
+    def test_under_vmap(self):
+        solve, theta, _ = self.problem("sgd")
+        thetas = jnp.stack([theta, 0.5 * theta, theta + 0.2])
+        expected = np.stack([differences(solve, t) for t in thetas])
+        for mode in (jax.jacfwd, jax.jacrev):
+            slopes = jax.jit(jax.vmap(mode(solve)))(thetas)
+            np.testing.assert_allclose(slopes, expected, rtol=1e-6, atol=1e-7)
+
+    def test_of_a_loss_of_the_solution(self):
+        """First derivatives, and second ones in each order of the modes."""
+        solve, theta, slopes = self.problem("sgd")
+
+        def loss(theta):
+            return jnp.sum(jnp.sin(solve(theta)))
+
+        grad = jax.jit(jax.grad(loss))
+        expected = np.cos(solve(theta)) @ slopes
+        np.testing.assert_allclose(grad(theta), expected, rtol=1e-6, atol=1e-7)
+        curvatures = differences(grad, theta)
+        v = jnp.asarray(RNG.standard_normal(6))
+        hvp = jax.jit(lambda theta: jax.jvp(jax.grad(loss), (theta,), (v,))[1])(theta)
+        np.testing.assert_allclose(hvp, curvatures @ v, rtol=1e-6, atol=1e-7)
+        for outer in (jax.jacfwd, jax.jacrev):
+            for inner in (jax.jacfwd, jax.jacrev):
+                hessian = jax.jit(outer(inner(loss)))(theta)
+                np.testing.assert_allclose(hessian, curvatures, rtol=1e-6, atol=1e-7)
+
+    def test_of_ridge_regression_by_the_penalty(self):
+        """w = (XᵀX + λ)⁻¹ Xᵀy: w′ = -(XᵀX + λ)⁻¹ w, w″ = 2 (XᵀX + λ)⁻² w; X and y closed over."""
+        x, y = RNG.standard_normal((12, 3)), RNG.standard_normal(12)
+
+        def solve(penalty):
+            def loss(w):
+                return (jnp.sum((x @ w - y) ** 2) + penalty * jnp.sum(w**2)) / 2
+
+            return co.minimize(loss, jnp.zeros(3), BFGS, tol=1e-12).params
+
+        inverse = np.linalg.inv(x.T @ x + 0.8 * np.eye(3))
+        w = inverse @ x.T @ y
+        np.testing.assert_allclose(solve(0.8), w, rtol=1e-9)
+        for mode in (jax.jacfwd, jax.jacrev):
+            np.testing.assert_allclose(mode(solve)(0.8), -inverse @ w, rtol=1e-9)
+        np.testing.assert_allclose(jax.hessian(solve)(0.8), 2 * inverse @ inverse @ w, rtol=1e-9)
+
+    def test_two_levels(self):
+        """A minimize whose function holds another: min over a of (w(a) - 1)² + a²/2, w(a) = a/2."""
+
+        def inner(a):
+            return co.minimize(lambda w: (w - a) ** 2 + w**2, 0.0, SGD, tol=1e-10).params
+
+        def outer(a):
+            return (inner(a) - 1) ** 2 + a**2 / 2
+
+        result = jax.jit(lambda a: co.minimize(outer, a, co.sgd(0.5), tol=1e-9))(0.0)
+        assert status_of(result) == Status.CONVERGED
+        np.testing.assert_allclose(result.params, 2 / 3, rtol=1e-8)
+
+    def test_integers_and_booleans_beside(self):
+        """min of n (x - a)² + x²: x = n a / (n + 1), and its derivative in a."""
+
+        def fun(x, n, a, flag, key):
+            value = n * (x - a) ** 2 + x**2 + jnp.where(flag, jax.random.normal(key), 0)
+            return value, {"n": n, "x": x}
+
+        def solve(a, n, flag, key):
+            args = (n, a, flag, key)
+            return co.minimize(fun, 0.0, SGD, args=args, tol=1e-10, has_aux=True).params
+
+        key = jax.random.key(0)
+        for n in (3, jnp.array(3)):
+            for mode in (jax.grad, jax.jacfwd):
+                slope = mode(solve)(2.0, n, jnp.array(True), key)
+                np.testing.assert_allclose(slope, 3 / 4, rtol=1e-9)
+
+    def test_of_closed_over_tracers_under_jit_and_vmap(self):
+        def solve(a):
+            return co.minimize(lambda x: 3 * (x - a) ** 2 + x**2, 0.0, SGD, tol=1e-10)
+
+        for out, expected in (("params", 3 / 4), ("value", 3 / 2 * np.array([1.0, 2.0]))):
+            slopes = jax.vmap(jax.jit(jax.grad(lambda a: getattr(solve(a), out))))  # noqa: B023
+            np.testing.assert_allclose(slopes(jnp.array([1.0, 2.0])), expected, rtol=1e-8)
+
+    def test_everything_else_has_none(self):
+        def solve(x0, a):
+            def fun(x, a):
+                return (x - a) ** 2, x * a
+
+            return co.minimize(fun, x0, SGD, args=(a,), has_aux=True)
+
+        assert jax.grad(lambda x0: solve(x0, 1.0).params)(0.0) == 0
+        assert jax.grad(lambda x0: solve(x0, 1.0).value)(0.0) == 0
+        for mode in (jax.grad, jax.jacfwd):
+            assert mode(lambda a: solve(0.0, a).grad)(1.0) == 0
+            assert mode(lambda a: solve(0.0, a).aux)(1.0) == 0
+            assert mode(lambda a: solve(0.0, a).state.trial.anchor_params)(1.0) == 0
+        # Where x0 is an argument, too, only the argument counts.
+        np.testing.assert_allclose(jax.grad(lambda a: solve(a + 1, a).params)(1.0), 1, rtol=1e-9)
+
+    def test_of_a_warm_start(self):
+        def solve(a, b):
+            def fun(x, a):
+                return 3 * (x - a) ** 2 + x**2
+
+            first = co.minimize(fun, 0.0, ADAM, args=(a,), tol=1e-9)
+            return co.minimize(
+                fun, first.params, ADAM, args=(b,), tol=1e-9, state=first.state
+            ).params
+
+        np.testing.assert_allclose(jax.grad(solve, (0, 1))(1.0, 1.5), (0, 3 / 4), atol=1e-8)
+
+    def test_of_complex_solutions(self):
+        """The real and the imaginary parts are coupled: no function of z alone."""
+        m = RNG.standard_normal((4, 2)) + 1j * RNG.standard_normal((4, 2))
+
+        def fun(z, a):
+            distance = jnp.sum(jnp.abs(m @ z["z"] - (1 + 2j) * a) ** 2)
+            return distance + jnp.sum(jnp.abs(z["z"]) ** 4) + a[0] * jnp.sum((z["z"] ** 2).real)
+
+        @jax.jit
+        def solve(a):
+            start = {"z": jnp.zeros(2, complex)}
+            z = co.minimize(fun, start, BFGS, args=(a,), tol=1e-12).params["z"]
+            return jnp.concatenate([z.real, z.imag])
+
+        a = jnp.array([0.3, 1.0, -0.5, 0.1])
+        expected = differences(solve, a)
+        for mode in (jax.jacfwd, jax.jacrev):
+            np.testing.assert_allclose(mode(solve)(a), expected, rtol=1e-6, atol=1e-7)
+
+    def test_in_float32(self):
+        """With x64 off: to the accuracy of float32, in its dtype."""
+        with jax.enable_x64(False):
+            slopes = jax.jacfwd(
+                lambda a: co.minimize(lambda x, a: bowl(x, a), 0 * a, BFGS, args=(a,)).params
+            )(jnp.array(X0))
+        assert slopes.dtype == jnp.float32
+        np.testing.assert_allclose(slopes, np.eye(3), atol=1e-5)
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("options", "error"),
+        [
+            ({"tol": -1.0}, ValueError),
+            ({"tol": "a"}, TypeError),
+            ({"tol": None}, TypeError),
+            ({"tol": float("nan")}, ValueError),
+            ({"tol": np.ones(2)}, TypeError),
+            ({"tol": jnp.ones(2)}, ValueError),
+            ({"atol": -0.1}, ValueError),
+            ({"atol": float("inf")}, ValueError),
+            ({"max_evals": 0}, ValueError),
+            ({"max_evals": True}, TypeError),
+            ({"has_aux": 1}, TypeError),
+            ({"args": jnp.ones(3)}, TypeError),
+            ({"args": 1.0}, TypeError),
+            ({"state": ()}, ValueError),
+        ],
+    )
+    def test_of_arguments(self, options, error):
+        with pytest.raises(error, match=next(iter(options))):
+            co.minimize(bowl, X0, SGD, **options)
+
+    @pytest.mark.parametrize(
+        ("fun", "got"),
+        [
+            (lambda x: x, r"float32\[3\]"),
+            (lambda x: jnp.sum(x)[None], r"float32\[1\]"),
+            (lambda x: jnp.sum(x) + 1j, r"complex64\[\]"),
+            (lambda x: jnp.int32(3), r"int32\[\]"),
+            (lambda x: None, "None"),
+            (lambda x: (jnp.sum(x), 1), "float32"),
+            (lambda x: {"loss": jnp.sum(x)}, "loss"),
+        ],
+    )
+    def test_a_value_that_is_no_real_scalar(self, fun, got):
+        with pytest.raises(TypeError, match=f"fun must return a real floating scalar, got .*{got}"):
+            co.minimize(fun, X0, SGD)
+
+    @pytest.mark.parametrize(
+        "fun", [bowl, lambda x: (bowl(x), 1, 2), lambda x: {"value": bowl(x), "aux": 1}]
+    )
+    def test_no_aux_where_it_was_promised(self, fun):
+        with pytest.raises(TypeError, match=r"fun must return \(value, aux\)"):
+            co.minimize(fun, X0, SGD, has_aux=True)
+        with pytest.raises(TypeError, match="fun must return a real"):
+            co.minimize(lambda x: (x, 1), X0, SGD, has_aux=True)
+
+    @pytest.mark.parametrize("name", ["lbfgs", "sgd"])
+    def test_integer_parameters(self, name):
+        with pytest.raises(TypeError, match="param.* is int32"):
+            co.minimize(lambda x: jnp.sum(x**2.0), jnp.arange(3), TRANSFORMATIONS[name])
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            lambda: co.bfgs().init(X0),
+            lambda: co.lbfgs(3).init(X0),
+            lambda: co.lbfgs().init(np.ones(4, np.float32)),
+            lambda: co.lbfgs().init({"x": X0}),
+            lambda: co.scale_by_lbfgs().init(X0),
+        ],
+    )
+    def test_a_state_of_another_run(self, other):
+        with pytest.raises(ValueError, match="state is not one of this transformation and these"):
+            co.minimize(bowl, X0, co.lbfgs(), state=other())
+
+    def test_two_line_searches(self):
+        with pytest.raises(ValueError, match="2 trial records"):
+            co.minimize(bowl, X0, optax.chain(co.lbfgs(), co.lbfgs()))
