@@ -44,8 +44,9 @@ def _selects_itself(node: Any) -> bool:
 
 def vdot(x: Any, y: Any) -> jax.Array:
     """Σ Re(x̄ y) over all leaves: the inner product of the trees as real vectors."""
+    dtype = scalar_dtype(x)
     products = jax.tree.map(lambda a, b: jnp.vdot(a, b, precision="highest").real, x, y)
-    return sum(jax.tree.leaves(products), start=jnp.zeros((), scalar_dtype(x)))
+    return sum((cast(p, dtype) for p in jax.tree.leaves(products)), start=jnp.zeros((), dtype))
 
 
 def scale(factor: jax.Array, x: Any) -> Any:
@@ -115,7 +116,7 @@ def max_abs(tree: Any) -> jax.Array:
     largest = jnp.zeros((), scalar_dtype(tree))
     for leaf in jax.tree.leaves(tree):
         if leaf.size:
-            largest = jnp.maximum(largest, jnp.max(jnp.abs(leaf)))
+            largest = jnp.maximum(largest, cast(jnp.max(jnp.abs(leaf)), largest.dtype))
     return largest
 
 

@@ -171,8 +171,9 @@ class AlwaysAcceptingState(NamedTuple):
 def always_accepting(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """A transformation without trials as one that accepts every finite point.
 
-    The anchor is the point at which the last finite value and gradient were evaluated. A value or
-    a gradient that is not finite, or a final status, leads back there.
+    The anchor is the point at which the last finite value and gradient were evaluated (or the
+    first, whatever it is). A value or a gradient that is not finite, or a final status, leads
+    back there.
     """
     inner = optax.with_extra_args_support(tx)
 
@@ -208,7 +209,8 @@ def always_accepting(tx: optax.GradientTransformation) -> optax.GradientTransfor
             status=status,
             num_evals=old.num_evals,
         )
-        trial = _tree.select(accept, new, old._replace(status=status))
+        first = old.num_evals == 0
+        trial = _tree.select(accept | first, new, old._replace(status=status))
         trial = trial._replace(
             accepted=jnp.where(running, accept, old.accepted),
             num_evals=jnp.where(running, optax.safe_increment(old.num_evals), old.num_evals),

@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=["the loop", "minimize", "the sweep"])
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=["the loop", "the sweep", "minimize"])
 def test_snippet_runs(snippet, capsys):
     exec(snippet, {})
 

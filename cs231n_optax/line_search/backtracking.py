@@ -20,7 +20,7 @@ class BacktrackingState(NamedTuple):
       answer: an `Answer`.
       condition: the `Condition` that the accepted step meets.
       num_evals: steps heard of so far.
-      value, slope: φ(0) and φ′(0).
+      start_value, start_slope: φ(0) and φ′(0).
       noise: values that differ by less are equal.
     """
 
@@ -28,8 +28,8 @@ class BacktrackingState(NamedTuple):
     answer: jax.Array
     condition: jax.Array
     num_evals: jax.Array
-    value: jax.Array
-    slope: jax.Array
+    start_value: jax.Array
+    start_slope: jax.Array
     noise: jax.Array
 
 
@@ -88,11 +88,17 @@ def backtracking(
     def step(state: BacktrackingState, value: jax.Array, slope: jax.Array) -> BacktrackingState:
         t = state.step
         finite = jnp.isfinite(value) & jnp.isfinite(slope)
-        exact = finite & (value <= state.value + jnp.asarray(c1, t.dtype) * t * state.slope)
-        flat = (slope >= state.slope) & (slope <= 0)
-        approximate = finite & (value <= state.value + state.noise) & flat
+        moved = (value != state.start_value) | (slope != state.start_slope)
+        exact = (
+            finite
+            & moved
+            & (value <= state.start_value + jnp.asarray(c1, t.dtype) * t * state.start_slope)
+        )
+        flat = (slope >= state.start_slope) & (slope <= 0)
+        approximate = finite & moved & (value <= state.start_value + state.noise) & flat
         num_evals = state.num_evals + 1
-        fail = jnp.where(num_evals >= max_evals, jnp.int32(Answer.FAIL), jnp.int32(Answer.TRY))
+        done = ~moved | (num_evals >= max_evals)
+        fail = jnp.where(done, jnp.int32(Answer.FAIL), jnp.int32(Answer.TRY))
         kind = jnp.where(
             approximate, jnp.int32(Condition.APPROXIMATE_WOLFE), jnp.int32(Condition.NONE)
         )

@@ -16,13 +16,13 @@ import optax
 from cs231n_optax import _checks, _tree
 from cs231n_optax._lanes import in_one_kernel
 from cs231n_optax._trial import Status, Trial
-from cs231n_optax.line_search.search import Answer, Search
+from cs231n_optax.line_search.search import Answer, Search, noise_floor
 from cs231n_optax.line_search.wolfe import wolfe
 
 MAX_REISSUES = 4  # of a trial to which the parameters were not brought
 PLACED = 8  # ulp by which they may miss it
 PATIENCE = 20  # accepted steps without a better value or gradient than ever before
-NOISE = 10  # ε |f(x₀)|: how far values may rise by rounding, see `aim`
+NOISE = 10  # ε |f(x₀)|: how far values may rise by rounding, see `_noise`
 
 RUNNING, CONVERGED, STALLED, FAILED, MISPLACED = (
     np.int32(status)
@@ -70,9 +70,10 @@ class Verdict(NamedTuple):
     """What a trial came to: scalars, as far as not explained in `Trial` and `LineSearchState`.
 
     Attributes:
-      accept: the trial is the new anchor.
+      accept: the trial was good enough.
       restart: the search has failed, and steepest descent shall follow from the old anchor.
       turn: either of them, so there is a new line.
+      move: the trial is the new anchor; the first point is, whatever it is.
       value, grad_norm: at the anchor.
       decrease: of the value, by this step.
     """
@@ -80,6 +81,7 @@ class Verdict(NamedTuple):
     accept: jax.Array
     restart: jax.Array
     turn: jax.Array
+    move: jax.Array
     value: jax.Array
     grad_norm: jax.Array
     decrease: jax.Array
@@ -209,7 +211,6 @@ def with_line_search(
         grad_norm: jax.Array,
         near: jax.Array,
         answer: jax.Array,
-        noise: jax.Array,
     ) -> Verdict:
         first = old.num_evals == 0
         near |= first
@@ -221,7 +222,8 @@ def with_line_search(
         better = accept & improved
         idle_steps = jnp.where(better, 0, old.idle_steps + accept.astype(jnp.int32))
         reissues = jnp.where(near, 0, old.reissues + 1)
-        level = ~first & (value <= old.value + noise)
+        noise = noise_floor(old.value, _noise(old.start_value, old.credit))
+        level = ~first & (jnp.abs(value - old.value) <= noise)
         decrease = jnp.where(accept & ~first, old.value - value, 0)
         status = jnp.where(accept & (grad_norm == 0), CONVERGED, old.status)
         status = jnp.where(idle_steps >= PATIENCE, STALLED, status)
@@ -231,8 +233,9 @@ def with_line_search(
             accept=accept,
             restart=restart,
             turn=accept | restart,
-            value=jnp.where(accept, value, old.value),
-            grad_norm=jnp.where(accept, grad_norm, old.grad_norm),
+            move=accept | first,
+            value=jnp.where(accept | first, value, old.value),
+            grad_norm=jnp.where(accept | first, grad_norm, old.grad_norm),
             decrease=decrease,
             status=status,
             num_evals=jnp.where(old.num_evals == MAX_COUNT, MAX_COUNT, old.num_evals + 1),
@@ -246,26 +249,24 @@ def with_line_search(
         )
 
     def aim(
-        old: Any, verdict: Verdict, slope: jax.Array, largest: jax.Array, steepest: jax.Array
+        old: Any, verdict: Verdict, slope: jax.Array, max_step: jax.Array, steepest: jax.Array
     ) -> Any:
         """A search along a new line.
 
-        The trial √max of the dtype away is the farthest from which one can come back by adding.
-        Rounding in f is as large as in the largest terms that it sums, which may be as large as
-        |f(x₀)|: so values that rise by 10 ε |f(x₀)| may be noise; but all rises since the value
-        last fell never add up to more than twice that fall.
+        Along the steepest descent, scaled to a largest element of 1, the very first trial is as
+        far as the gradient's direction of length 1, and one after a failure no farther than the
+        gradient.
         """
         del old
         decrease = verdict.decrease
-        length = jnp.minimum(verdict.grad_norm, jnp.sqrt(-verdict.grad_norm / slope))
+        length = jnp.sqrt(-verdict.grad_norm / slope)
+        length = jnp.where(verdict.restart, jnp.minimum(verdict.grad_norm, length), length)
         if unit_step:
             step = jnp.where(steepest, length, 1)
         else:
             step = jnp.where(decrease > 0, -2.02 * decrease / slope, length)
-        finfo = np.finfo(step.dtype)
-        step = jnp.minimum(step, np.sqrt(finfo.max) / jnp.maximum(largest, 1))
-        noise = jnp.minimum(NOISE * finfo.eps * verdict.start_value, verdict.credit)
-        return search.init(verdict.value, slope, step, noise)
+        noise = _noise(verdict.start_value, verdict.credit)
+        return search.init(verdict.value, slope, jnp.minimum(step, max_step), noise)
 
     def update(
         updates: optax.Updates,
@@ -282,7 +283,7 @@ def with_line_search(
         grads, trial = updates, state.trial
         _check_trees(grads, params, trial.anchor_params)
         step = state.search.step
-        value = _tree.cast(jnp.asarray(value), step.dtype)
+        value = _scalar(value, step.dtype)
         running = trial.status == RUNNING
 
         # What the trial came to.
@@ -297,6 +298,7 @@ def with_line_search(
                 accept=no,
                 restart=no,
                 turn=no,
+                move=no,
                 value=trial.anchor_value,
                 grad_norm=trial.grad_norm,
                 decrease=jnp.zeros_like(step),
@@ -314,13 +316,12 @@ def with_line_search(
             _tree.max_abs(grads),
             near,
             heard.answer,
-            heard.noise,
         )
         accept, restart, turn = verdict.accept, verdict.restart, verdict.turn
 
         # A new line from the new anchor, or steepest descent from the old one.
-        anchor_params = _tree.select(accept, params, trial.anchor_params)
-        anchor_grad = _tree.select(accept, grads, trial.anchor_grad)
+        anchor_params = _tree.select(verdict.move, params, trial.anchor_params)
+        anchor_grad = _tree.select(verdict.move, grads, trial.anchor_grad)
         direction_state = _tree.select(~restart, state.direction_state, inner.init(anchor_params))
         ascent, new_direction_state = inner.update(
             anchor_grad,
@@ -332,16 +333,20 @@ def with_line_search(
             **extra_args,
         )
         ascent_slope = _tree.vdot(anchor_grad, ascent)
-        steepest = (verdict.num_evals == 1) | restart | ~_is_positive(ascent_slope)
-        scale = -1 / jnp.maximum(verdict.grad_norm, np.finfo(step.dtype).tiny)
+        begins = (verdict.num_evals == 1) & (state.best_grad_norm == 0)
+        steepest = begins | restart | ~_is_positive(ascent_slope)
+        scale = -1 / jnp.maximum(verdict.grad_norm, np.finfo(np.float32).tiny)
 
         def new_line(g: jax.Array, u: jax.Array, d: jax.Array) -> jax.Array:
             return jnp.where(turn, jnp.where(steepest, g * _tree.cast(scale, g.dtype), -u), d)
 
         line = jax.tree.map(new_line, anchor_grad, ascent, state.direction)
+        # From a trial √max of the dtype away one can still come back by adding.
+        max_step = np.sqrt(np.finfo(step.dtype).max) / jnp.maximum(_tree.max_abs(line), 1)
         aimed = in_one_kernel(
-            turn, aim, heard, verdict, _tree.vdot(anchor_grad, line), _tree.max_abs(line), steepest
+            turn, aim, heard, verdict, _tree.vdot(anchor_grad, line), max_step, steepest
         )
+        aimed = aimed._replace(step=jnp.minimum(aimed.step, max_step))
         to_go = jnp.where(verdict.status == RUNNING, aimed.step, 0)
         steps = jax.tree.map(
             lambda a, d, x: a + _tree.cast(to_go, d.dtype) * d - x, anchor_params, line, params
@@ -373,6 +378,23 @@ def with_line_search(
 
 
 MAX_COUNT = np.iinfo(np.int32).max
+
+
+def _noise(start_value: jax.Array, credit: jax.Array) -> jax.Array:
+    """How far the value may rise by rounding.
+
+    Rounding in f is as large as in the largest terms that it sums, and they may be as large as
+    |f(x₀)|: so rises of 10 ε |f(x₀)| may be noise. But all rises since the value last fell never
+    add up to more than twice that fall.
+    """
+    return jnp.minimum(NOISE * np.finfo(start_value.dtype).eps * start_value, credit)
+
+
+def _scalar(value: Any, dtype: Any) -> jax.Array:
+    value = jnp.asarray(value)
+    if value.shape or jnp.iscomplexobj(value):
+        raise TypeError(f"value must be a real scalar, got {value.dtype}{list(value.shape)}")
+    return _tree.cast(value, dtype)
 
 
 def _least(better: jax.Array, first: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:

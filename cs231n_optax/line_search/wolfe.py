@@ -29,7 +29,7 @@ class WolfeState(NamedTuple):
       condition: the `Condition` that the accepted step meets.
       num_evals: steps heard of so far.
       poor_shrinks: of the bracket, since it was last bisected.
-      value, slope: φ(0) and φ′(0).
+      start_value, start_slope: φ(0) and φ′(0).
       noise: values that differ by less are equal.
       low_step, low_value, low_slope: the longest step known to be too short (at first, 0).
       high_step, high_value, high_slope: a step known to be too long; infinite while there is none.
@@ -40,8 +40,8 @@ class WolfeState(NamedTuple):
     condition: jax.Array
     num_evals: jax.Array
     poor_shrinks: jax.Array
-    value: jax.Array
-    slope: jax.Array
+    start_value: jax.Array
+    start_slope: jax.Array
     noise: jax.Array
     low_step: jax.Array
     low_value: jax.Array
@@ -66,8 +66,9 @@ def wolfe(
     from either. Where φ or φ′ is not finite, the step is too long, and the next one lies a tenth
     of the way from the short one.
 
-    It ends with FAIL when the bracket has closed (φ and φ′ no longer change, or its width is
-    2 ε of the step), and after ``max_evals`` steps.
+    The last of ``max_evals`` steps, if there is a bracket, need only meet Armijo's condition. Else
+    the search fails, and so it does when the bracket has closed: φ and φ′ no longer change, or its
+    width is 2 ε of the step.
 
     Args:
       c1: c₁ in [0, 1), a number or a scalar array (may be traced).
@@ -121,8 +122,8 @@ def wolfe(
             condition=none,
             num_evals=none,
             poor_shrinks=none,
-            value=value,
-            slope=slope,
+            start_value=value,
+            start_slope=slope,
             noise=noise_floor(value, noise),
             low_step=zero,
             low_value=value,
@@ -134,17 +135,15 @@ def wolfe(
 
     def step(state: WolfeState, value: jax.Array, slope: jax.Array) -> WolfeState:
         t = state.step
-        steepest, flattest = (jnp.asarray(c, t.dtype) * state.slope for c in (c2, c1))
+        steepest, flattest = (jnp.asarray(c, t.dtype) * state.start_slope for c in (c2, c1))
         finite = jnp.isfinite(value) & jnp.isfinite(slope)
-        decrease = value <= state.value + t * flattest
-        level = value <= state.value + state.noise
+        decrease = value <= state.start_value + t * flattest
+        level = value <= state.start_value + state.noise
         curved = slope >= steepest
         if strong:
             curved &= slope <= -steepest
         exact = finite & decrease & curved
-        approximate = finite & level & curved & (slope <= FLATTER * state.slope)
-        accept = exact | approximate
-
+        approximate = finite & level & curved & (slope <= FLATTER * state.start_slope)
         # Too short where the value has fallen and the slope still does, too long elsewhere.
         low = (state.low_step, state.low_value, state.low_slope)
         high = (state.high_step, state.high_value, state.high_slope)
@@ -152,6 +151,10 @@ def wolfe(
         short = finite & (decrease | level) & (slope < 0)
         new_low, new_high = _choose(short, trial, low), _choose(short, high, trial)
         bracketed = jnp.isfinite(new_high[0])
+        num_evals = state.num_evals + 1
+        last = num_evals >= max_evals
+        accept = exact | approximate | (last & bracketed & finite & decrease)
+
         minimum = cubic_minimum(*_choose(bracketed, new_high, low), *new_low)
         longer = jnp.clip(jnp.where(minimum > t, minimum, jnp.inf), GROWTH[0] * t, GROWTH[1] * t)
         width = new_high[0] - new_low[0]
@@ -163,23 +166,26 @@ def wolfe(
         into = jnp.where(jnp.isfinite(new_high[1] + new_high[2]), into, 0)
         inside = new_low[0] + jnp.clip(into, MARGIN * width, (1 - MARGIN) * width)
 
-        num_evals = state.num_evals + 1
         unmoved = (value == state.low_value) & (slope == state.low_slope)
         narrow = bracketed & (width <= 2 * np.finfo(t.dtype).eps * new_high[0])
         closed = narrow | (unmoved & (bracketed | (num_evals == 1)))
-        fail = closed | (num_evals >= max_evals)
+        fail = closed | last
         return WolfeState(
             step=jnp.where(accept, t, jnp.where(bracketed, inside, longer)),
             answer=_pick(accept, Answer.ACCEPT, _pick(fail, Answer.FAIL, Answer.TRY)),
             condition=_pick(
                 exact,
                 Condition.WOLFE,
-                _pick(approximate, Condition.APPROXIMATE_WOLFE, Condition.NONE),
+                _pick(
+                    approximate,
+                    Condition.APPROXIMATE_WOLFE,
+                    _pick(accept, Condition.ARMIJO, Condition.NONE),
+                ),
             ),
             num_evals=num_evals,
             poor_shrinks=jnp.where(poor_shrinks >= 2, 0, poor_shrinks),
-            value=state.value,
-            slope=state.slope,
+            start_value=state.start_value,
+            start_slope=state.start_slope,
             noise=state.noise,
             low_step=new_low[0],
             low_value=new_low[1],

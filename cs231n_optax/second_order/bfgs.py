@@ -31,7 +31,7 @@ class ScaleByBfgsState(NamedTuple):
       count: int32, the points seen.
       pairs: int32, the updates of H so far, since it was made anew.
       params, grads: (N,), the last point and its gradient.
-      inverse_hessian: (N, N), H, symmetric and positive definite.
+      inverse_hessian: (N, N), H, positive definite, and symmetric to rounding.
       decrement: g · H g at the last point.
     """
 

@@ -79,8 +79,8 @@ def scale_by_lbfgs(memory_size: int = 15) -> optax.GradientTransformationExtraAr
     Returns:
       A transformation of gradients to a direction, with their tree, shapes and dtypes, for
       `with_line_search`: `lbfgs` is the two together. ``update`` needs ``params``. By itself it
-      takes every point; ``accept=False`` leaves the state as it is, and ``restart=True``
-      forgets the pairs.
+      takes every point; ``accept=False`` leaves the state as it is (the direction then means
+      nothing), and ``restart=True`` forgets the pairs.
 
     Raises:
       ValueError: if ``memory_size`` < 1; from ``update``, if ``params`` are missing.

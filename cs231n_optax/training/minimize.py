@@ -25,7 +25,8 @@ class MinimizeResult(NamedTuple):
       value: scalar, the function there.
       grad: the gradient there, the tree of the parameters.
       status: int32 scalar, a `Status`: CONVERGED, or why it ended.
-      num_evals: int32 scalar, evaluations of the value and the gradient, always together.
+      num_evals: int32 scalar, evaluations of the value and the gradient, always together (those
+        that ``tx`` does by itself, as Optax's line searches do, are not counted).
       num_steps: int32 scalar, accepted points after the first.
       aux: what the function returned beside its value there; None without ``has_aux``.
       state: the transformation's, for ``minimize(..., state=...)``.
@@ -94,8 +95,8 @@ def minimize(
     positive definite Hessian, does the derivative mean anything. ``x0``, the gradient, ``aux``
     and the state have the derivative 0.
 
-    Called with a new closure, as with any new ``fun`` or ``tx``, it is compiled anew. To call it
-    often, put it under one `jax.jit`:
+    Each call by itself compiles anew. To call it often, put it under one `jax.jit`, with ``fun``
+    and ``tx`` as closures:
 
         solve = jax.jit(lambda x0, args: minimize(fun, x0, tx, args=args))
 
@@ -113,8 +114,9 @@ def minimize(
       state: of an earlier result of the same ``tx`` and parameters' tree. The run begins again
         at ``x0`` with what the transformation has learnt, for a tighter tolerance, a larger
         budget, or other ``args``.
-      callback: called with `MinimizeProgress`, NumPy arrays, after each evaluation; without it the
-        loop never leaves the device. Under vmap it is called for each lane.
+      callback: called with `MinimizeProgress` after each evaluation; without it the loop never
+        leaves the device. Under vmap it is called for each lane in each round, also for those
+        that have ended.
 
     Returns:
       `MinimizeResult`.
@@ -220,7 +222,7 @@ def _solve(
             params,
             value=value,
             grad=grads,
-            value_fn=lambda x: value_and_aux(x)[0],
+            value_fn=lambda x: value_and_aux(jax.tree.map(_like, x, params))[0],
         )
         trial: Any = find_trial(opt_state)
         new = in_one_kernel(
@@ -290,6 +292,10 @@ def _check_state(state: Any, start: Any) -> None:
 
 def _brief(tree: Any) -> str:
     return str(jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree))
+
+
+def _like(x: jax.Array, param: jax.Array) -> jax.Array:
+    return x.astype(param.dtype)  # optax.lbfgs evaluates in float64 under x64
 
 
 def _as(x: Any, like: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Nonlinear conjugate gradients as a direction for a line search: an example of the documentation."""
+"""Nonlinear conjugate gradients as a direction for a line search: the example of the docs."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ class ConjugateGradientsState(NamedTuple):
 
 
 def scale_by_conjugate_gradients():
-    """u = g + β u_last with β = max(0, g · (g - g_last) / g_last · g_last)."""
+    """The direction u = g + β u_last with β = max(0, g · (g - g_last) / g_last · g_last)."""
 
     def init(params):
         zeros = jax.tree.map(jnp.zeros_like, params)

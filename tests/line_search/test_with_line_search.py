@@ -14,6 +14,7 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from line_search.conjugate_gradients import scale_by_conjugate_gradients
 
 import cs231n_optax as co
 from cs231n_optax import Status
@@ -105,11 +106,11 @@ class Step(NamedTuple):
 
 def run(tx, fun, x0, *, max_evals=300, dtype=np.float32, evaluate=None):
     """Updates until a final status; ``evaluate(x, k)``, in place of a function, gives both."""
-    params = jnp.asarray(np.asarray(x0, dtype))
+    params, real = jnp.asarray(np.asarray(x0, dtype)), np.finfo(dtype).dtype
     state, steps = tx.init(params), []
     for k in range(max_evals):
         value, grads = evaluate(params, k) if evaluate else value_and_grad(fun)(params)
-        value, grads = jnp.asarray(value, dtype), jnp.asarray(grads, dtype)
+        value, grads = jnp.asarray(value, real), jnp.asarray(grads, dtype)
         updates, state = update_of(tx)(grads, state, params, value)
         seen = jax.device_get((params, value, grads, updates, find_trial(state)))
         steps.append(Step(*seen, state))
@@ -180,13 +181,13 @@ seeds = st.integers(0, 2**32 - 1)
 
 @every_tx
 class TestEveryRun:
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=12, deadline=None)
     @given(fun=problems, seed=seeds, scale=st.sampled_from([0.1, 1.0, 10.0]))
     def test_in_float32(self, tx, fun, seed, scale):
         start = scale * np.random.default_rng(seed).standard_normal(4)
         check_run(run(tx, fun, start, max_evals=60))
 
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=12, deadline=None)
     @given(fun=problems, seed=seeds, scale=st.sampled_from([0.1, 1.0, 10.0]))
     def test_in_float64(self, tx, fun, seed, scale):
         start = scale * np.random.default_rng(seed).standard_normal(4)
@@ -334,13 +335,51 @@ def test_a_direction_of_any_length(factor):
     np.testing.assert_allclose(steps[-1].trial.anchor_params, best, atol=2e-3)
 
 
-@every_tx
+PATIENT = co.with_line_search(optax.identity(), co.wolfe(max_evals=60))
+
+
+@pytest.mark.parametrize("tx", [GD, LBFGS, PATIENT], ids=["gd", "lbfgs", "patient"])
 def test_a_function_without_a_minimum(tx):
     """Down for ever: the parameters stay finite, and it ends."""
     steps = run(tx, lambda x: -jnp.sum(x), np.zeros(4))
-    check_run(steps)
     assert np.all(np.isfinite([step.params for step in steps]))
+    check_run(steps)
     assert steps[-1].status in (Status.STALLED, Status.FAILED)
+
+
+@pytest.mark.parametrize("tx", [LBFGS, BFGS], ids=["lbfgs", "bfgs"])
+def test_complex_parameters(tx):
+    """The gradient that descends is the conjugate of JAX's."""
+    target = np.array([1 + 2j, 3 - 1j, -1j, 2], np.complex64)
+
+    def fun(z):
+        return jnp.sum(jnp.array([1.0, 5.0, 20.0, 50.0]) * jnp.abs(z - target) ** 2)
+
+    def evaluate(z, k):
+        value, grads = value_and_grad(fun)(z)
+        return value, jnp.conj(grads)
+
+    steps = run(tx, None, np.zeros(4), dtype=np.complex64, evaluate=evaluate)
+    assert steps[-1].status in (Status.CONVERGED, Status.STALLED)
+    np.testing.assert_allclose(steps[-1].trial.anchor_params, target, atol=1e-5)
+
+
+def test_parameters_of_two_dtypes():
+    """Each leaf moves in its own, and is finite to the end."""
+    with jax.enable_x64(True):
+        params = {"a": jnp.zeros(2, jnp.float32), "b": jnp.zeros(2, jnp.float64)}
+        state = GD.init(params)
+        update = update_of(GD)
+        for _ in range(40):
+            grads = jax.tree.map(lambda x: x - 1, params)
+            value = 0.5 * sum(jnp.sum(g.astype(jnp.float64) ** 2) for g in jax.tree.leaves(grads))
+            updates, state = update(grads, state, params, value)
+            params = optax.apply_updates(params, updates)
+            for x in jax.tree.leaves(params):
+                assert np.all(np.isfinite(x))
+        assert params["a"].dtype == jnp.float32
+        np.testing.assert_allclose(params["a"], np.ones(2), rtol=1e-5)
+        np.testing.assert_allclose(params["b"], np.ones(2), rtol=1e-5)
 
 
 MINIMA = {rosenbrock: [1, 1, 1, 1], beale: [3, 0.5, 3, 0.5], ill_conditioned: [1, 1, 1, 1]}
@@ -476,7 +515,7 @@ class TestCustomSearch:
 
         def init(value, slope, step, noise=0.0):
             none = jnp.zeros((), jnp.int32)
-            return FixedState(jnp.full_like(step, 0.1), none, none)
+            return FixedState(jnp.full_like(step, 0.001), none, none)
 
         def step(state, value, slope):
             answer = jnp.where(jnp.isfinite(value), Answer.ACCEPT, Answer.FAIL)
@@ -489,7 +528,7 @@ class TestCustomSearch:
             np.testing.assert_allclose(taken.params, x, rtol=1e-5)
             assert taken.trial.accepted
             g = np.asarray(value_and_grad(beale)(jnp.asarray(x, jnp.float32))[1])
-            x = x - 0.1 * (g / np.max(np.abs(g)) if k == 0 else g)
+            x = x - 0.001 * (g / np.max(np.abs(g)) if k == 0 else g)
 
     def test_how_exact_it_is_may_be_traced(self):
         """One compiled program for any c₂; a smaller one brings flatter slopes."""
@@ -519,31 +558,6 @@ class TestCustomSearch:
 
         c2s = jnp.array([0.5, 0.01, 1e-3])
         assert np.all(np.abs(first_step(c2s)) <= c2s * (1 + 1e-4))
-
-
-# Nonlinear conjugate gradients, as one would write it.
-
-
-class ConjugateState(NamedTuple):
-    grads: optax.Updates
-    direction: optax.Updates
-
-
-def scale_by_conjugate_gradients():
-    """The direction d = g + β d_last, with Polak and Ribière's β = max(0, g · (g - g_last) / g_last · g_last)."""
-
-    def init(params):
-        zeros = optax.tree.zeros_like(params)
-        return ConjugateState(zeros, zeros)
-
-    def update(grads, state, params=None):
-        change = optax.tree.sub(grads, state.grads)
-        last = optax.tree.vdot(state.grads, state.grads)
-        beta = jnp.where(last > 0, jnp.maximum(optax.tree.vdot(grads, change) / last, 0), 0)
-        direction = optax.tree.add_scale(grads, beta, state.direction)
-        return direction, ConjugateState(grads, direction)
-
-    return optax.GradientTransformation(init, update)
 
 
 @pytest.mark.parametrize("fun", [rosenbrock, beale], ids=["rosenbrock", "beale"])

@@ -77,7 +77,7 @@ class DenseBfgs:
             hg = self.inverse @ g_before
             self.inverse = self.inverse * max(1.0, (s @ g_before) ** 2 / (g_before @ hg * sy))
         hy = self.inverse @ y
-        if sy < self.damping * (y @ hy):
+        if self.damping and sy < self.damping * (y @ hy):
             theta = (1 - self.damping) * (y @ hy) / (y @ hy - sy)
             s = theta * s + (1 - theta) * hy
         elif not usual:
@@ -131,16 +131,16 @@ class Leaf(NamedTuple):
     dtype: type = np.float64
 
 
-def leaves_of(tree):
-    return jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, Leaf))
-
-
 def is_leaf(node):
     return isinstance(node, Leaf)
 
 
+def leaves_of(tree):
+    return jax.tree.leaves(tree, is_leaf=is_leaf)
+
+
 def pack(vectors, tree):
-    """Vectors (k, n) of real numbers as a tree of arrays (k, *shape)."""
+    """Vectors (k, n) of real numbers as a tree of (k, *shape); real parts before imaginary ones."""
     position = 0
 
     def leaf(spec):
@@ -255,20 +255,17 @@ class TestBfgs:
         reference = DenseBfgs(count(TREES[name]))
         expected = expected_directions(reference, points, grads, restarts)
         assert_close(unpack(found), expected, rtol=1e-8)
-        if name in ("3", "30 nested"):  # complex leaves may be ravelled in another order
-            inverse = states.inverse_hessian[-1]
-            assert_close([inverse], [reference.inverse], rtol=1e-8)
+        inverse = states.inverse_hessian[-1]
+        assert_close([inverse], [reference.inverse], rtol=1e-8)
 
     @few
     @given(seed=seeds, stream=streams)
     def test_secant_equation_and_positive_definiteness(self, name, seed, stream):
         """After each update H y = s, and H is symmetric with positive eigenvalues."""
-        if name not in ("3", "30 nested"):
-            return
         points, grads = stream(count(TREES[name]), seed)
         _, states = directions(BFGS, pack(points, TREES[name]), pack(grads, TREES[name]), NEVER)
         inverses = np.asarray(states.inverse_hessian)
-        np.testing.assert_array_equal(inverses, np.swapaxes(inverses, 1, 2))
+        assert_close(inverses, np.swapaxes(inverses, 1, 2), rtol=1e-13)
         eigenvalues = np.linalg.eigvalsh(inverses)
         assert np.all(eigenvalues > -1e-14 * eigenvalues[:, -1:])
         for k in range(1, POINTS):
