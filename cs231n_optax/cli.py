@@ -1,10 +1,12 @@
-"""The command line: ``cs231n-optax race``, or ``python -m cs231n_optax race``.
+"""The command line: ``cs231n-optax race`` and ``solve``, or ``python -m cs231n_optax race``.
 
-Names become functions here and nowhere else: METHODS, DECAYS, DATASETS and MODELS are the tables.
-A subcommand is one function that adds a parser and says what runs it; `_parser` lists them.
+Names become functions here and nowhere else: METHODS, DECAYS, DATASETS and MODELS are the tables of
+``race``, PROBLEMS, SEARCHES and METHODS those of ``solve``. A subcommand is one function that adds
+a parser and says what runs it; `_parser` lists them.
 
-Exit status: 0; 1 if the results can't be written; 2 after one line on stderr that says what is
-wrong with the input, with nothing written; 130 after Ctrl-C, with what has finished written.
+Exit status: 0, also for a method that diverged or did not converge: that is a result; 1 if the
+results can't be written; 2 after one line on stderr that says what is wrong with the input, with
+nothing written; 130 after Ctrl-C, with what has finished written.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import importlib
 import importlib.metadata
 import io
 import math
+import re
 import signal
 import sys
 import tempfile
@@ -22,11 +25,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
 import optax
 
 import cs231n_optax
-from cs231n_optax.gallery import race
-from cs231n_optax.problems import datasets, networks
+from cs231n_optax.gallery import race, solve
+from cs231n_optax.problems import datasets, landscapes, networks, regressions
 
 PROGRAM = "cs231n-optax"
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -110,6 +114,41 @@ LEARNING_RATES = {
 # What "steps to a stated accuracy" counts to; 0.9 elsewhere.
 ACCURACY_GOALS = {"digits": 0.95}
 
+# What chooses the length of a step by itself: 7-1-9, 7-1-10, and descent down the gradient.
+SEARCHES: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "lbfgs": cs231n_optax.lbfgs,
+    "bfgs": cs231n_optax.bfgs,
+    "gd": partial(cs231n_optax.with_line_search, optax.identity()),
+}
+
+PROBLEMS: dict[str, Callable[..., landscapes.Landscape]] = {
+    "rosenbrock": landscapes.rosenbrock,
+    "taco-shell": landscapes.taco_shell,
+    "beale": landscapes.beale,
+    "himmelblau": landscapes.himmelblau,
+    "logistic-regression": regressions.logistic_regression,
+    "softmax-regression": regressions.softmax_regression,
+}
+
+# The best of 1, 2, 5 in each decade from 1e-4 to 1, from the usual start: the fewest evaluations to
+# a global minimum by the default --tol or, where no rate gets there, the lowest value after 1000.
+SOLVE_RATES = {
+    problem: dict(zip(METHODS, rates, strict=True))
+    for problem, *rates in (
+        # problem             sgd  momentum nesterov adagrad rmsprop adam-uncorrected adam
+        ("rosenbrock", 0.002, 0.002, 0.001, 1, 0.005, 0.2, 1),
+        ("taco-shell", 0.01, 0.005, 0.005, 1, 0.02, 1, 0.5),
+        ("beale", 0.02, 0.02, 0.01, 1, 0.005, 0.2, 0.2),
+        ("himmelblau", 0.02, 0.002, 0.01, 1, 0.2, 0.1, 0.5),
+        ("logistic-regression", 0.5, 1, 0.5, 0.5, 0.002, 0.2, 0.5),
+        ("softmax-regression", 1, 1, 1, 1, 0.002, 0.2, 0.5),
+    )
+}
+
+MEMORY_SIZE = 15  # of lbfgs
+LARGEST_DIM = 1_000_000
+LARGEST_DIM_OF_BFGS = 5_000
+
 _RACE = """
 Train the methods of the lecture on real images and see who wins.
 
@@ -137,6 +176,31 @@ results).
 """
 
 
+_SOLVE = """
+Minimise a test function with every evaluation in view.
+
+All methods run in the same loop, one value and one gradient an evaluation.
+lbfgs, bfgs and gd (down the gradient) try points on a line and may reject some;
+the others take steps of a fixed learning rate and accept whatever comes.
+"""
+
+_SOLVE_EXAMPLES = """
+examples:
+  cs231n-optax solve rosenbrock
+      L-BFGS through the curved valley
+  cs231n-optax solve taco-shell --method sgd --learning-rate 0.0195
+      the zigzag of the lecture
+  cs231n-optax solve himmelblau --method gd --start -1,-1
+      which of the four minima?
+  cs231n-optax solve rosenbrock --dim 1000 --max-evals 10000
+  cs231n-optax solve softmax-regression --method adam --dtype float32
+
+It prints the trace, thinned to 25 lines, and the result. DIR gets solve.csv
+(every evaluation), solve.json (configuration, versions, result) and, in two
+dimensions, path.png (the way through the contours).
+"""
+
+
 class InputError(Exception):
     """What is wrong with the input, in one line."""
 
@@ -153,6 +217,22 @@ class RaceOptions(NamedTuple):
     decay: str
     learning_rate: list[tuple[str, float]]
     accuracy: float | None
+    out: Path
+    quiet: bool
+
+
+class SolveOptions(NamedTuple):
+    """The options of ``solve`` as they were given."""
+
+    problem: str
+    method: str
+    dim: int | None
+    start: tuple[float, ...] | None
+    learning_rate: float | None
+    memory_size: int | None
+    tol: float
+    max_evals: int
+    dtype: str
     out: Path
     quiet: bool
 
@@ -194,7 +274,7 @@ def _parser() -> argparse.ArgumentParser:
     version = importlib.metadata.version("cs231n_optax")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {version}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_race,):
+    for add in (_add_race, _add_solve):
         add(commands)
     return parser
 
@@ -272,7 +352,7 @@ def _add_race(commands: Any) -> None:
 
 
 def _race(options: RaceOptions) -> int:
-    report = _report()
+    report = _report("race")
     _check_folder(options.out, report.FILES)
     problem = _problem(options)
     setting = _setting(options, problem)
@@ -308,18 +388,19 @@ def _race(options: RaceOptions) -> int:
     return 0
 
 
-def _report() -> ModuleType:
-    """The module that shows a race, which needs the gallery extra."""
+def _report(command: str) -> ModuleType:
+    """The module that shows a command's results, which needs the gallery extra."""
     try:
-        return importlib.import_module("cs231n_optax.gallery.race_report")
+        return importlib.import_module(f"cs231n_optax.gallery.{command}_report")
     except ModuleNotFoundError as error:
         raise InputError(
-            f"race needs {error.name}, of the gallery extra: pip install 'cs231n_optax[gallery]'"
+            f"{command} needs {error.name}, of the gallery extra: "
+            "pip install 'cs231n_optax[gallery]'"
         ) from error
 
 
 def _check_folder(folder: Path, names: Iterable[str]) -> None:
-    """Whether results can be written there, found out before the race and without a trace."""
+    """Whether results can be written there, found out at once and without a trace."""
     try:
         nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         with tempfile.TemporaryFile(dir=nearest):
@@ -397,6 +478,168 @@ def _entrant(method: str, rate: float, setting: race.Setting) -> race.Entrant:
     return race.Entrant(method, list(METHODS).index(method), rate, METHODS[method](schedule))
 
 
+def _add_solve(commands: Any) -> None:
+    parser = commands.add_parser(
+        "solve",
+        help="minimise a test function and see how the method gets there",
+        description=_SOLVE,
+        epilog=_SOLVE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser._negative_number_matcher = re.compile(r"-\.?\d")  # Python 3.14's: -1,2 is no option
+    parser.set_defaults(run=lambda **options: _solve(SolveOptions(**options)))
+    add = parser.add_argument
+    add(
+        "problem",
+        choices=PROBLEMS,
+        metavar="PROBLEM",
+        help=f"one of {', '.join(PROBLEMS)}; the regressions are on all 1,437 training images of "
+        "scikit-learn's digits, odd against even or all ten, with an L2 penalty",
+    )
+    add(
+        "--method",
+        default="lbfgs",
+        choices=(*SEARCHES, *METHODS),
+        metavar="METHOD",
+        help=f"one of {', '.join((*SEARCHES, *METHODS))} (default: lbfgs)",
+    )
+    add(
+        "--dim",
+        type=_count,
+        metavar="N",
+        help=f"variables of rosenbrock, 2 to {LARGEST_DIM} (default: 2)",
+    )
+    add(
+        "--start",
+        type=_point,
+        metavar="X,Y,...",
+        help="the first point, a number for each variable (default: the usual one of the problem)",
+    )
+    add(
+        "--learning-rate",
+        type=_rate,
+        metavar="α",
+        help=f"of {', '.join(METHODS)} (default: the best of a grid for this method and problem "
+        "from its usual start, with rosenbrock's for two variables)",
+    )
+    add(
+        "--memory-size",
+        type=_count,
+        metavar="M",
+        help=f"steps that lbfgs remembers (default: {MEMORY_SIZE})",
+    )
+    add(
+        "--tol",
+        default=1e-5,
+        type=_nonnegative,
+        metavar="X",
+        help="end when max |∇f| <= X max(1, max |∇f| at the start) (default: 1e-5)",
+    )
+    add(
+        "--max-evals",
+        default=1000,
+        type=_count,
+        metavar="N",
+        help="evaluations of the value and the gradient at most (default: 1000)",
+    )
+    add(
+        "--dtype",
+        default="float64",
+        choices=("float32", "float64"),
+        help="the precision (default: float64)",
+    )
+    add(
+        "--out",
+        default=Path("solve"),
+        type=Path,
+        metavar="DIR",
+        help="where the results go; older ones there are replaced (default: solve)",
+    )
+    add("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _solve(options: SolveOptions) -> int:
+    report = _report("solve")
+    _check_folder(options.out, report.FILES)
+    method_options = _method_options(options)
+    landscape = _landscape(options)
+    setting = solve.Setting(
+        problem=landscape.name,
+        start=_start(options, landscape),
+        method=options.method,
+        method_options=method_options,
+        dtype=options.dtype,
+        tol=options.tol,
+        max_evals=options.max_evals,
+    )
+    tx = (SEARCHES | METHODS)[options.method](**method_options)
+    out, err = (report.Console(stderr=stderr, quiet=options.quiet) for stderr in (False, True))
+    report.introduce(setting, out)
+
+    with _interrupted_once() as ignore_interrupts:
+        with report.Bar(setting, err) as bar:
+            solution = solve.run(landscape, tx, setting, bar.move)
+            ignore_interrupts()
+        bar.end(solution)
+        try:
+            files = report.write(options.out, setting, landscape, solution)
+        finally:
+            report.conclude(setting, solution, out)
+    names = ", ".join(map(str, files))
+    out.print(f"Written: {names}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _method_options(options: SolveOptions) -> dict[str, Any]:
+    """What the method is made with, every default resolved."""
+    if options.memory_size is not None and options.method != "lbfgs":
+        raise InputError(f"--memory-size is for --method lbfgs, not for {options.method}")
+    if options.method in SEARCHES:
+        if options.learning_rate is not None:
+            raise InputError(f"--learning-rate: {options.method} chooses its steps by itself")
+        lbfgs = {"memory_size": options.memory_size or MEMORY_SIZE}
+        return lbfgs if options.method == "lbfgs" else {}
+    usual = SOLVE_RATES[options.problem][options.method]
+    return {"learning_rate": options.learning_rate or usual}
+
+
+def _landscape(options: SolveOptions) -> landscapes.Landscape:
+    make = PROBLEMS[options.problem]
+    if options.dim is None:
+        try:
+            return make()
+        except ImportError as error:
+            raise InputError(str(error)) from error
+    if options.problem != "rosenbrock":
+        raise InputError(f"--dim is for rosenbrock: {options.problem} has a fixed dimension")
+    if not 2 <= options.dim <= LARGEST_DIM:
+        raise InputError(f"--dim must be from 2 to {LARGEST_DIM}, got {options.dim}")
+    if options.method == "bfgs" and options.dim > LARGEST_DIM_OF_BFGS:
+        raise InputError(
+            f"--dim {options.dim} is too large for bfgs, which keeps N² numbers: at most "
+            f"{LARGEST_DIM_OF_BFGS}, or --method lbfgs"
+        )
+    return make(options.dim)
+
+
+def _start(options: SolveOptions, landscape: landscapes.Landscape) -> tuple[float, ...]:
+    if options.start is None:
+        return tuple(landscape.x0.tolist())
+    if len(options.start) != len(landscape.x0):
+        raise InputError(
+            f"--start has {_numbers(len(options.start))}, but {options.problem} has "
+            f"{len(landscape.x0)} variables"
+        )
+    if max(map(abs, options.start)) > float(np.finfo(options.dtype).max):
+        raise InputError(f"--start has a number that is too large for {options.dtype}")
+    return options.start
+
+
+def _numbers(count: int) -> str:
+    return "1 number" if count == 1 else f"{count} numbers"
+
+
 @contextlib.contextmanager
 def _interrupted_once() -> Iterator[Callable[[], object]]:
     """Hear one Ctrl-C: an impatient second one shall not cost what the first one saves.
@@ -441,10 +684,28 @@ def _learning_rate(text: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(
             f"expected METHOD=α with a method of {known}; got {text!r}"
         )
-    rate = _float(number)
+    return method, _rate(number)
+
+
+def _rate(text: str) -> float:
+    rate = _float(text)
     if not 0 < rate < math.inf:
-        raise argparse.ArgumentTypeError(f"α must be a finite number > 0, got {number!r}")
-    return method, rate
+        raise argparse.ArgumentTypeError(f"α must be a finite number > 0, got {text!r}")
+    return rate
+
+
+def _point(text: str) -> tuple[float, ...]:
+    point = tuple(map(_float, text.split(",")))
+    if not all(map(math.isfinite, point)):
+        raise argparse.ArgumentTypeError(f"must be finite numbers X,Y,..., got {text!r}")
+    return point
+
+
+def _nonnegative(text: str) -> float:
+    x = _float(text)
+    if not 0 <= x < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a finite number >= 0, got {text!r}")
+    return x
 
 
 def _count(text: str) -> int:

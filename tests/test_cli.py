@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cs231n_optax import cli
-from cs231n_optax.gallery import race
+from cs231n_optax.gallery import race, solve
 
 FILES = {"race.csv", "race.json", "race.png"}
 
@@ -175,14 +175,22 @@ def test_the_module_imports_without_extras():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_help(capsys):
+def help_of(command, capsys):
     with pytest.raises(SystemExit) as exit_:
-        cli.main(["race", "--help"])
+        cli.main([command, "--help"])
     assert exit_.value.code == 0
     text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 100
+    return text
+
+
+def test_help(capsys):
+    text = help_of("race", capsys)
     for word in (*cli.METHODS, *cli.DATASETS, *cli.MODELS, *cli.DECAYS, "--out", "--quiet"):
         assert word in text
-    assert max(map(len, text.splitlines())) <= 100
+    text = help_of("solve", capsys)
+    for word in (*cli.SEARCHES, *cli.METHODS, *cli.PROBLEMS, "--start", "--out", "--quiet"):
+        assert word.partition("-")[0] in text
 
 
 def test_every_default_rate_is_there():
@@ -284,3 +292,135 @@ def test_results_that_cant_be_written_are_shown(start, monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert "Only sgd finished" in out
     assert "No space left on device" in err.splitlines()[-1]
+
+
+# The other command.
+
+
+@pytest.fixture
+def start_solve(tmp_path):
+    """Solve; it writes to tmp_path / "out"."""
+
+    def start(*options):
+        return cli.main(["solve", *options, "--out", str(tmp_path / "out")])
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        (["rosenbrock"], "CONVERGED"),
+        (["himmelblau", "--method", "gd", "--start", "-1,-1"], "CONVERGED"),
+        (["beale", "--method", "bfgs", "--dtype", "float32"], "CONVERGED"),
+        (["taco-shell", "--method", "adam", "--max-evals", "20"], "BUDGET"),
+        (["rosenbrock", "--dim", "4", "--memory-size", "3"], "CONVERGED"),
+        (["rosenbrock", "--method", "sgd", "--learning-rate", "1"], "FAILED"),
+        (["logistic-regression", "--max-evals", "5"], "BUDGET"),
+    ],
+)
+def test_a_solve(options, status, start_solve, tmp_path, capsys):
+    assert start_solve(*options) == 0
+    out, err = capsys.readouterr()
+    document = json.loads((tmp_path / "out" / "solve.json").read_text())
+    assert document["result"]["status"] == status
+    assert f"\n{status}: " in out
+    assert f": {status} after {document['result']['num_evals']} evaluations\n" in err
+    files = {"solve.csv", "solve.json", "path.png"}
+    if len(document["result"]["params"]) != 2:
+        files.remove("path.png")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == files
+    for name in files:
+        assert str(tmp_path / "out" / name) in out
+    assert not any(ord(c) < 32 and c != "\n" for c in out + err)
+
+
+def test_a_quiet_solve(start_solve, tmp_path, capsys):
+    assert start_solve("himmelblau", "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+    assert (tmp_path / "out" / "path.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "the following arguments are required: PROBLEM"),
+        (["eggholder"], "invalid choice: 'eggholder'"),
+        (["beale", "--method", "simplex"], "--method: invalid choice: 'simplex'"),
+        (["beale", "--dim", "2"], "--dim is for rosenbrock: beale has a fixed dimension"),
+        (["rosenbrock", "--dim", "1"], "--dim must be from 2 to 1000000, got 1"),
+        (["rosenbrock", "--dim", "1000001"], "--dim must be from 2 to 1000000"),
+        (["rosenbrock", "--dim", "two"], "--dim: must be a whole number >= 1"),
+        (["rosenbrock", "--dim", "5001", "--method", "bfgs"], "too large for bfgs"),
+        (["beale", "--start", "1"], "--start has 1 number, but beale has 2 variables"),
+        (["beale", "--start", "-1,2,3"], "--start has 3 numbers, but beale has 2 variables"),
+        (["rosenbrock", "--dim", "3", "--start", "1,2"], "but rosenbrock has 3 variables"),
+        (["beale", "--start", "1,two"], "--start: must be finite numbers X,Y,..., got '1,two'"),
+        (["beale", "--start", "1,nan"], "--start: must be finite numbers"),
+        (["beale", "--start", "1,"], "--start: must be finite numbers"),
+        (["beale", "--start", "1e39,1", "--dtype", "float32"], "too large for float32"),
+        (["beale", "--tol", "-1"], "--tol: must be a finite number >= 0, got '-1'"),
+        (["beale", "--tol", "nan"], "--tol: must be a finite number >= 0"),
+        (["beale", "--max-evals", "0"], "--max-evals: must be a whole number >= 1"),
+        (["beale", "--learning-rate", "1"], "--learning-rate: lbfgs chooses its steps by itself"),
+        (["beale", "--method", "sgd", "--learning-rate", "0"], "α must be a finite number > 0"),
+        (["beale", "--method", "gd", "--memory-size", "3"], "--memory-size is for --method lbfgs"),
+        (["beale", "--memory-size", "0"], "--memory-size: must be a whole number >= 1"),
+        (["beale", "--dtype", "float16"], "--dtype: invalid choice: 'float16'"),
+        (["beale", "--max", "3"], "unrecognized arguments: --max 3"),
+    ],
+)
+def test_bad_input_to_solve_is_one_line(
+    options, message, start_solve, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(solve, "run", None)
+    assert start_solve(*options) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("cs231n-optax: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_in_the_place_of_a_solution(start_solve, tmp_path, capsys):
+    (tmp_path / "out" / "path.png").mkdir(parents=True)
+    assert start_solve("beale") == 2
+    assert "path.png is a folder there" in capsys.readouterr().err
+
+
+def test_ctrl_c_during_a_solve(start_solve, monkeypatch, tmp_path, capsys):
+    def run(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+
+    monkeypatch.setattr(solve, "run", run)
+    assert start_solve("beale") == 130
+    assert capsys.readouterr().err == "cs231n-optax: interrupted, nothing is written\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_real_ctrl_c_in_a_real_solve(tmp_path):
+    command = [sys.executable, "-m", "cs231n_optax", "solve", "rosenbrock", "--method", "sgd"]
+    command += ["--learning-rate", "1e-9", "--max-evals", "1000000"]
+    with subprocess.Popen(
+        [*command, "--out", str(tmp_path / "out")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        text=True,
+    ) as process:
+        assert process.stdout.readline().startswith("Problem: Rosenbrock")
+        time.sleep(2)  # by then it has compiled, or will hear of it when it has
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "cs231n-optax: interrupted, nothing is written\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_default_rate_of_solve_is_there():
+    assert cli.SOLVE_RATES.keys() == cli.PROBLEMS.keys()
+    for rates in cli.SOLVE_RATES.values():
+        assert rates.keys() == cli.METHODS.keys()
+        assert all(0 < rate <= 1 for rate in rates.values())

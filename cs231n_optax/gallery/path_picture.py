@@ -17,12 +17,13 @@ _PATH: dict[str, Any] = {"color": "#D55E00", "linewidth": 1.3, "marker": "o", "m
 _REJECTED: dict[str, Any] = {"marker": "o", "s": 16, "facecolors": "none", "edgecolors": "#0072B2"}
 _START: dict[str, Any] = {"marker": "s", "s": 52, "facecolors": "#56B4E9", "edgecolors": "black"}
 _END: dict[str, Any] = {"marker": "D", "s": 52, "facecolors": "#E69F00", "edgecolors": "black"}
-_MINIMUM: dict[str, Any] = {"marker": "*", "s": 150, "facecolors": "white", "edgecolors": "black"}
+_MINIMUM: dict[str, Any] = {"marker": "*", "s": 260, "facecolors": "white", "edgecolors": "black"}
 
 _GRID = 300  # points a side
 _LEVELS = 21
 _DEEPEST = 1e-7  # of the highest level: what lies deeper has one colour
 _MARGIN = 0.12  # of the frame's extent, on each side
+_HORIZON = 1e6  # beyond which a picture is not worth its overflows
 _FARTHEST = 1.5  # extents of start and minima: what strays farther does not shrink the rest
 
 
@@ -60,7 +61,7 @@ def _frame(
     setting: Setting, landscape: Landscape, solution: Solution
 ) -> tuple[np.ndarray, np.ndarray]:
     """The lower left and the upper right corner: around all, but for what strays too far."""
-    marks = np.vstack([setting.start, landscape.minimizers])
+    marks = np.clip(np.vstack([setting.start, landscape.minimizers]), -_HORIZON, _HORIZON)
     low, high = marks.min(axis=0), marks.max(axis=0)
     reach = _FARTHEST * np.max(high - low)
     path = np.clip(solution.track.points[solution.track.accepted], low - reach, high + reach)

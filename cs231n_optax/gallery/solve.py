@@ -139,7 +139,7 @@ def run(
         grad_norm=float(track.grad_norm[last]),
         num_evals=int(num_evals),
         num_steps=int(num_steps),
-        distance=_distance(params, landscape.minimizers),
+        distance=min((math.dist(params, x) for x in landscape.minimizers), default=math.nan),
         track=track,
     )
 
@@ -156,8 +156,3 @@ def _interruptible() -> Iterator[None]:
         raise
     finally:
         logging.disable(logging.NOTSET)
-
-
-def _distance(point: np.ndarray, minimizers: np.ndarray) -> float:
-    distances = np.linalg.norm(minimizers - point, axis=1)
-    return float(np.min(distances, initial=math.inf)) if len(distances) else math.nan

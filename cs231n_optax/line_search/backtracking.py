@@ -55,8 +55,8 @@ def backtracking(
       A `Search`.
 
     Raises:
-      ValueError: if a Python ``c1`` is outside [0, 1), ``decrease`` outside (0, 1), or ``max_evals``
-        < 1.
+      ValueError: if a Python ``c1`` is outside [0, 1) or ``decrease`` outside (0, 1), or if
+        ``max_evals`` < 1.
       TypeError: if an argument is of another type.
 
     Example:

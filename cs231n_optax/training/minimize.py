@@ -147,12 +147,12 @@ def minimize(
     """
     tol = _checks.nonnegative("tol", tol)
     atol = _checks.nonnegative("atol", atol)
-    max_evals = _checks.positive("max_evals", max_evals)
+    budget: Any = _checks.positive("max_evals", max_evals)
     has_aux = _checks.static_bool("has_aux", has_aux)
     if not isinstance(args, tuple | list):
         raise TypeError(f"args must be a tuple, got {type(args).__name__}: args=(a,) for one")
-    if not isinstance(max_evals, jax.Array):
-        max_evals = min(max_evals, np.iinfo(np.int32).max)
+    if not isinstance(budget, jax.Array):
+        budget = min(budget, np.iinfo(np.int32).max)
     x0 = jax.tree.map(jnp.asarray, x0)
 
     # What fun closes over becomes an argument, so that it can be differentiated, too.
@@ -160,7 +160,7 @@ def minimize(
     inputs = (*args, *consts)
     _check_output(jax.eval_shape(closed, x0, *inputs), has_aux)
     start, fixed = jax.tree.map(jax.lax.stop_gradient, (x0, inputs))
-    result = _solve(closed, start, fixed, tx, tol, atol, max_evals, has_aux, state, callback)
+    result = _solve(closed, start, fixed, tx, tol, atol, budget, has_aux, state, callback)
 
     def scalar_fun(x: Any, inputs: tuple[Any, ...]) -> jax.Array:
         out = closed(x, *inputs)

@@ -1,0 +1,232 @@
+"""A solve: its record against `minimize`, its files read back, and what is printed."""
+
+import csv
+import io
+import json
+import math
+
+import jax
+import matplotlib.image
+import numpy as np
+import optax
+import pytest
+from rich.console import Console
+
+import cs231n_optax
+from cs231n_optax import Status
+from cs231n_optax.gallery import path_picture, solve, solve_report
+from cs231n_optax.problems import landscapes
+
+TAKEN = {  # name: the problem, the method, and how it ends
+    "lbfgs": (landscapes.rosenbrock(), cs231n_optax.lbfgs(), Status.CONVERGED),
+    "gd": (
+        landscapes.taco_shell(),
+        cs231n_optax.with_line_search(optax.identity()),
+        Status.CONVERGED,
+    ),
+    "adam": (landscapes.rosenbrock(3), cs231n_optax.adam(0.1), Status.BUDGET),
+    "sgd": (landscapes.rosenbrock(), cs231n_optax.sgd(0.1), Status.FAILED),
+}
+
+
+def setting(landscape, method, dtype="float64", start=None, max_evals=100):
+    start = tuple(landscape.x0.tolist()) if start is None else start
+    return solve.Setting(landscape.name, start, method, {}, dtype, 1e-5, max_evals)
+
+
+def silent(num_evals, value, grad_norm):
+    pass
+
+
+@pytest.fixture(scope="module")
+def solutions():
+    return {
+        name: solve.run(landscape, tx, setting(landscape, name), silent)
+        for name, (landscape, tx, _) in TAKEN.items()
+    }
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_the_record_is_minimizes(name, solutions):
+    landscape, tx, status = TAKEN[name]
+    with jax.enable_x64(True):
+        result = cs231n_optax.minimize(landscape.fun, landscape.x0, tx, max_evals=100)
+        best = np.flatnonzero(solutions[name].track.accepted)[-1]
+        track = solutions[name].track
+        planar = len(landscape.x0) == 2
+        values = [landscape.fun(point) for point in track.points[:3]] if planar else []
+    got = solutions[name]
+    assert got.status == status == int(result.status)
+    assert (got.num_evals, got.num_steps) == (result.num_evals, result.num_steps)
+    np.testing.assert_allclose(got.params, result.params, rtol=1e-12)
+    np.testing.assert_allclose(got.value, result.value, rtol=1e-10)
+    np.testing.assert_allclose(got.grad_norm, np.max(np.abs(result.grad)), rtol=1e-10)
+
+    assert {len(column) for column in track} == {got.num_evals}
+    assert track.accepted.sum() == got.num_steps + 1
+    np.testing.assert_array_equal(np.isnan(track.grad_norm), ~track.accepted)
+    if planar:
+        np.testing.assert_array_equal(track.points[0], landscape.x0)
+        np.testing.assert_array_equal(track.points[best], got.params)
+        np.testing.assert_allclose(track.value[:3], values, rtol=1e-12)
+    else:
+        assert track.points.shape == (got.num_evals, 0)
+
+
+def test_a_line_search_rejects_what_does_not_help(solutions):
+    track = solutions["lbfgs"].track
+    assert 0 < np.sum(~track.accepted) < len(track.accepted)
+    assert np.all(np.diff(track.value[track.accepted]) < 0)
+
+
+def test_progress_hears_every_evaluation():
+    landscape, heard = landscapes.himmelblau(), []
+    solution = solve.run(
+        landscape, cs231n_optax.bfgs(), setting(landscape, "bfgs"), lambda *news: heard.append(news)
+    )
+    assert [num_evals for num_evals, *_ in heard] == list(range(1, solution.num_evals + 1))
+    assert heard[-1][1:] == (solution.value, solution.grad_norm)
+    assert solution.distance < 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_precision_is_the_asked_one(dtype):
+    landscape = landscapes.beale()
+    solution = solve.run(landscape, cs231n_optax.bfgs(), setting(landscape, "bfgs", dtype), silent)
+    assert solution.params.dtype == solution.track.value.dtype == dtype
+
+
+def test_ctrl_c_is_heard_within_an_evaluation(caplog):
+    def interrupt(num_evals, value, grad_norm):
+        if num_evals == 5:
+            raise KeyboardInterrupt
+
+    landscape = landscapes.rosenbrock()
+    with pytest.raises(KeyboardInterrupt):
+        solve.run(landscape, cs231n_optax.lbfgs(), setting(landscape, "lbfgs"), interrupt)
+    assert not caplog.records
+
+
+def test_another_error_is_not_taken_for_ctrl_c():
+    def stumble(num_evals, value, grad_norm):
+        raise RuntimeError("no such bar")
+
+    landscape = landscapes.rosenbrock()
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no such bar"):
+        solve.run(landscape, cs231n_optax.lbfgs(), setting(landscape, "lbfgs"), stumble)
+
+
+# What it tells.
+
+
+def told(name, solutions, given=None):
+    file = io.StringIO()
+    landscape = TAKEN[name][0]
+    console = Console(file=file, width=80)
+    given = given or setting(landscape, name)
+    solve_report.introduce(given, console)
+    solve_report.conclude(given, solutions[name], console)
+    return file.getvalue()
+
+
+def test_the_transcript(solutions):
+    text = told("lbfgs", solutions)
+    assert "Problem: Rosenbrock, 2 variables, from (-1.2, 1)." in text
+    assert "CONVERGED: the gradient is as small, against the first, as was asked." in text
+    assert "Point: (0.99998" in text
+    assert "Distance to the nearest known minimiser: " in text
+    rows = [line.split() for line in text.splitlines() if line.endswith(("accepted ", "rejected "))]
+    evaluations = [int(row[0]) for row in rows]
+    assert len(rows) == 25
+    assert evaluations == sorted(evaluations)
+    assert (evaluations[0], evaluations[-1]) == (1, solutions["lbfgs"].num_evals)
+    assert f"25 of {evaluations[-1]} evaluations are shown" in text
+    assert "BUDGET: the evaluations are used up" in told("adam", solutions)
+    assert "FAILED: it met values that are not finite" in told("sgd", solutions)
+
+
+def test_a_short_trace_is_whole(solutions):
+    few = solutions["sgd"]
+    assert few.num_evals <= 25
+    assert "Thinned" not in told("sgd", solutions)
+
+
+def test_a_start_that_is_not_finite():
+    landscape = landscapes.rosenbrock()
+    given = setting(landscape, "lbfgs", start=(1e200, 1.0))
+    solution = solve.run(landscape, cs231n_optax.lbfgs(), given, silent)
+    assert (solution.status, solution.num_evals) == (Status.FAILED, 1)
+    assert solution.value == math.inf
+    assert "Value: inf; max |∇f|: nan." in told("lbfgs", {"lbfgs": solution}, given)
+
+
+def test_the_files(solutions, tmp_path):
+    landscape = TAKEN["lbfgs"][0]
+    solution = solutions["lbfgs"]
+    names = [
+        path.name
+        for path in solve_report.write(tmp_path, setting(landscape, "lbfgs"), landscape, solution)
+    ]
+    assert sorted(names) == sorted(path.name for path in tmp_path.iterdir())
+    assert sorted(names) == ["path.png", "solve.csv", "solve.json"]
+    with open(tmp_path / "solve.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["evaluation"]) for row in rows] == list(range(1, solution.num_evals + 1))
+    assert [row["accepted"] == "1" for row in rows] == solution.track.accepted.tolist()
+    assert [float(row["value"]) for row in rows] == solution.track.value.tolist()
+    assert [float(row["x"]) for row in rows] == solution.track.points[:, 0].tolist()
+    assert all((row["grad_norm"] == "") == (row["accepted"] == "0") for row in rows)
+    document = json.loads((tmp_path / "solve.json").read_text())
+    assert document["configuration"]["start"] == [-1.2, 1.0]
+    assert document["result"]["status"] == "CONVERGED"
+    assert document["result"]["params"] == solution.params.tolist()
+    assert document["versions"]["jax"] == jax.__version__
+
+    # Of three variables there is no picture, and an older one would lie.
+    landscape = TAKEN["adam"][0]
+    solve_report.write(tmp_path, setting(landscape, "adam"), landscape, solutions["adam"])
+    assert {path.name for path in tmp_path.iterdir()} == {"solve.csv", "solve.json"}
+    header = (tmp_path / "solve.csv").read_text().splitlines()[0]
+    assert header == "evaluation,accepted,value,grad_norm"
+
+
+@pytest.mark.parametrize("name", ["lbfgs", "gd", "sgd"])
+def test_the_picture(name, solutions, tmp_path):
+    landscape = TAKEN[name][0]
+    given, solution = setting(landscape, name), solutions[name]
+    figure = path_picture.picture(given, landscape, solution)
+    figure.savefig(tmp_path / "path.png")
+    assert matplotlib.image.imread(tmp_path / "path.png").shape == (750, 1200, 4)
+    axes = figure.axes[0]
+    assert axes.get_title().startswith(f"{name} on {landscape.name}: {solution.num_evals} eval")
+    assert axes.get_title().endswith(solution.status.name)
+    (path,) = (line for line in axes.lines if line.get_label() == "accepted point")
+    np.testing.assert_array_equal(path.get_xydata(), solution.track.points[solution.track.accepted])
+    for marks in (np.atleast_2d(landscape.x0), landscape.minimizers):
+        for (low, high), coordinates in zip(
+            (axes.get_xlim(), axes.get_ylim()), marks.T, strict=True
+        ):
+            assert np.all((low < coordinates) & (coordinates < high))
+
+
+def test_what_strays_far_does_not_shrink_the_picture(solutions):
+    landscape = TAKEN["sgd"][0]
+    assert np.max(np.abs(solutions["sgd"].track.points)) > 1e3
+    axes = path_picture.picture(setting(landscape, "sgd"), landscape, solutions["sgd"]).axes[0]
+    assert max(map(abs, (*axes.get_xlim(), *axes.get_ylim()))) < 10
+
+
+def test_a_picture_of_one_point(tmp_path):
+    landscape = landscapes.taco_shell()
+    given = setting(landscape, "lbfgs", start=(0.0, 0.0))
+    solution = solve.run(landscape, cs231n_optax.lbfgs(), given, silent)
+    assert (solution.status, solution.num_evals) == (Status.CONVERGED, 1)
+    path_picture.picture(given, landscape, solution).savefig(tmp_path / "path.png")
+
+
+@pytest.mark.parametrize("far", [1e200, 1e100, 1e5, 1e-12])
+def test_a_picture_of_any_start(far, tmp_path):
+    landscape = landscapes.rosenbrock()
+    given = setting(landscape, "lbfgs", start=(far, 1.0))
+    solution = solve.run(landscape, cs231n_optax.lbfgs(), given, silent)
+    path_picture.picture(given, landscape, solution).savefig(tmp_path / "path.png")
