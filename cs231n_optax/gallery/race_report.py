@@ -1,22 +1,19 @@
 """What a race tells: bars while it runs, then a ranked table, a CSV and a JSON file, a picture."""
 
 import csv
-import importlib.metadata
 import json
 import math
-import os
-import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import jax
 import numpy as np
 from rich import box, progress
 from rich.console import Console
 from rich.table import Table
 
 from cs231n_optax.gallery._files import replacing
+from cs231n_optax.gallery._report import environment, number, say
 from cs231n_optax.gallery.race import Progress, Setting, Spread, Summary, Track
 from cs231n_optax.gallery.race_picture import picture
 
@@ -88,7 +85,7 @@ def introduce(setting: Setting, console: Console) -> None:
     steps, batch_size, seeds = setting.budget
     rates = ", ".join(f"{method} {rate:g}" for method, rate in setting.learning_rates.items())
     arguments = ", ".join(f"{name} = {x:.4g}" for name, x in setting.decay_parameters.items())
-    _say(
+    say(
         console,
         f"Data: {setting.data}, {setting.train_examples} examples to train on and "
         f"{setting.test_examples} to test.",
@@ -104,7 +101,7 @@ def conclude(setting: Setting, ranking: Sequence[Summary], console: Console) -> 
     console.print("", _table(setting, ranking), "", sep="\n")
     seeds = setting.budget.seeds
     over = f", mean ± standard deviation over {seeds} seeds" if seeds > 1 else ""
-    _say(
+    say(
         console,
         f"Ranked by the final loss on the whole training set{over}.",
         f"Steps to {_percent(setting.accuracy_goal)} %: until an evaluation found so much of the "
@@ -165,12 +162,6 @@ def write(
         picture(setting, ranking, unfinished).savefig(file, format="png")
 
 
-def _say(console: Console, *lines: str) -> None:
-    """Plain lines, which a pipe gets as they are and a terminal between its words wrapped."""
-    wrap = console.is_terminal
-    console.print(*lines, sep="\n", markup=False, highlight=False, soft_wrap=not wrap)
-
-
 def _table(setting: Setting, ranking: Sequence[Summary]) -> Table:
     """The ranking, for a terminal of 80 columns or more."""
     rows = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
@@ -222,18 +213,9 @@ def _document(
     setting: Setting, ranking: Sequence[Summary], unfinished: Sequence[str]
 ) -> dict[str, Any]:
     """All of the race but its steps; what is not a number is None."""
-    device = jax.devices()[0]
-    packages = ("cs231n_optax", "jax", "jaxlib", "optax", "numpy")
     return {
         "configuration": setting._asdict() | {"budget": setting.budget._asdict()},
-        "versions": {"python": platform.python_version()}
-        | {package: importlib.metadata.version(package) for package in packages},
-        "machine": {
-            "platform": platform.platform(),
-            "cpus": os.cpu_count(),
-            "device": device.platform,
-            "device_kind": device.device_kind,
-        },
+        **environment(),
         "complete": not unfinished,
         "unfinished": list(unfinished),
         "verdict": verdict(ranking),
@@ -250,23 +232,19 @@ def _result(place: int, summary: Summary) -> dict[str, Any]:
         "train_loss": _over_seeds(train_loss, track.train_loss[:, -1]),
         "test_accuracy": _over_seeds(test_accuracy, track.test_accuracy[:, -1]),
         "steps_to_accuracy": {
-            "median": _number(np.median(steps_to_accuracy)),
-            "seeds": [_number(x) for x in steps_to_accuracy],
+            "median": number(np.median(steps_to_accuracy)),
+            "seeds": [number(x) for x in steps_to_accuracy],
         },
         "diverged_at": [None if step < 0 else int(step) for step in track.diverged_at],
-        "steps_per_second": _number(steps_per_second),
-        "train_seconds": _number(track.train_seconds),
-        "compile_seconds": _number(track.compile_seconds),
+        "steps_per_second": number(steps_per_second),
+        "train_seconds": number(track.train_seconds),
+        "compile_seconds": number(track.compile_seconds),
     }
 
 
 def _over_seeds(spread: Spread, values: np.ndarray) -> dict[str, Any]:
     mean, std = spread
-    return {"mean": _number(mean), "std": _number(std), "seeds": [_number(x) for x in values]}
-
-
-def _number(x: Any) -> float | None:
-    return float(x) if np.isfinite(x) else None
+    return {"mean": number(mean), "std": number(std), "seeds": [number(x) for x in values]}
 
 
 def _final_losses(track: Track) -> np.ndarray:

@@ -36,15 +36,10 @@ RUNNING, CONVERGED, STALLED, FAILED, MISPLACED = (
 )
 
 
-class LineSearchState(NamedTuple):
-    """State of `with_line_search`.
+class Progress(NamedTuple):
+    """What a line search remembers from step to step: scalars.
 
     Attributes:
-      trial: the `Trial` record; its anchor is the last accepted point.
-      direction_state: that of the direction.
-      direction: the line from the anchor, the tree of the parameters; the current trial is
-        anchor + search.step · direction.
-      search: the state of the search along it.
       start_value: |f| at the first point.
       credit: how far the value may rise by noise: the last decrease, halved at every step since.
       best_value, best_grad_norm: the least so far, of accepted points.
@@ -53,10 +48,6 @@ class LineSearchState(NamedTuple):
       steepest: bool, whether the line is the steepest descent that follows a failure.
     """
 
-    trial: Trial
-    direction_state: optax.OptState
-    direction: optax.Updates
-    search: Any
     start_value: jax.Array
     credit: jax.Array
     best_value: jax.Array
@@ -66,8 +57,27 @@ class LineSearchState(NamedTuple):
     steepest: jax.Array
 
 
+class LineSearchState(NamedTuple):
+    """State of `with_line_search`.
+
+    Attributes:
+      trial: the `Trial` record; its anchor is the last accepted point.
+      direction_state: that of the direction.
+      direction: the line from the anchor, the tree of the parameters; the current trial is
+        anchor + search.step · direction.
+      search: the state of the search along it.
+      progress: scalars.
+    """
+
+    trial: Trial
+    direction_state: optax.OptState
+    direction: optax.Updates
+    search: Any
+    progress: Progress
+
+
 class Verdict(NamedTuple):
-    """What a trial came to: scalars, as far as not explained in `Trial` and `LineSearchState`.
+    """What a trial came to: scalars, as far as not explained in `Trial`.
 
     Attributes:
       accept: the trial was good enough.
@@ -87,13 +97,7 @@ class Verdict(NamedTuple):
     decrease: jax.Array
     status: jax.Array
     num_evals: jax.Array
-    start_value: jax.Array
-    credit: jax.Array
-    best_value: jax.Array
-    best_grad_norm: jax.Array
-    idle_steps: jax.Array
-    reissues: jax.Array
-    steepest: jax.Array
+    progress: Progress
 
 
 def with_line_search(
@@ -195,13 +199,7 @@ def with_line_search(
                 direction_state=inner.init(params),
                 direction=_tree.zeros_like(params),
                 search=search.init(zero, zero, zero),
-                start_value=zero,
-                credit=zero,
-                best_value=zero,
-                best_grad_norm=zero,
-                idle_steps=none,
-                reissues=none,
-                steepest=no,
+                progress=Progress(zero, zero, zero, zero, none, none, no),
             ),
         )
 
@@ -212,17 +210,17 @@ def with_line_search(
         near: jax.Array,
         answer: jax.Array,
     ) -> Verdict:
-        first = old.num_evals == 0
+        first, before = old.num_evals == 0, old.progress
         near |= first
         finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
         accept = near & jnp.where(first, finite, answer == Answer.ACCEPT)
         failed = near & jnp.where(first, ~finite, answer == Answer.FAIL)
-        restart = failed & ~first & ~old.steepest
-        improved = first | (value < old.best_value) | (grad_norm < old.best_grad_norm)
+        restart = failed & ~first & ~before.steepest
+        improved = first | (value < before.best_value) | (grad_norm < before.best_grad_norm)
         better = accept & improved
-        idle_steps = jnp.where(better, 0, old.idle_steps + accept.astype(jnp.int32))
-        reissues = jnp.where(near, 0, old.reissues + 1)
-        noise = noise_floor(old.value, _noise(old.start_value, old.credit))
+        idle_steps = jnp.where(better, 0, before.idle_steps + accept.astype(jnp.int32))
+        reissues = jnp.where(near, 0, before.reissues + 1)
+        noise = noise_floor(old.value, _noise(before))
         level = ~first & (jnp.abs(value - old.value) <= noise)
         decrease = jnp.where(accept & ~first, old.value - value, 0)
         status = jnp.where(accept & (grad_norm == 0), CONVERGED, old.status)
@@ -239,13 +237,15 @@ def with_line_search(
             decrease=decrease,
             status=status,
             num_evals=jnp.where(old.num_evals == MAX_COUNT, MAX_COUNT, old.num_evals + 1),
-            start_value=jnp.where(first, jnp.abs(value), old.start_value),
-            credit=jnp.where(accept, jnp.maximum(decrease, old.credit / 2), old.credit),
-            best_value=_least(better, first, value, old.best_value),
-            best_grad_norm=_least(better, first, grad_norm, old.best_grad_norm),
-            idle_steps=idle_steps,
-            reissues=reissues,
-            steepest=jnp.where(accept, False, old.steepest | restart),
+            progress=Progress(
+                start_value=jnp.where(first, jnp.abs(value), before.start_value),
+                credit=jnp.where(accept, jnp.maximum(decrease, before.credit / 2), before.credit),
+                best_value=_least(better, first, value, before.best_value),
+                best_grad_norm=_least(better, first, grad_norm, before.best_grad_norm),
+                idle_steps=idle_steps,
+                reissues=reissues,
+                steepest=jnp.where(accept, False, before.steepest | restart),
+            ),
         )
 
     def aim(
@@ -265,7 +265,7 @@ def with_line_search(
             step = jnp.where(steepest, length, 1)
         else:
             step = jnp.where(decrease > 0, -2.02 * decrease / slope, length)
-        noise = _noise(verdict.start_value, verdict.credit)
+        noise = _noise(verdict.progress)
         return search.init(verdict.value, slope, jnp.minimum(step, max_step), noise)
 
     def update(
@@ -304,13 +304,7 @@ def with_line_search(
                 decrease=jnp.zeros_like(step),
                 status=trial.status,
                 num_evals=trial.num_evals,
-                start_value=state.start_value,
-                credit=state.credit,
-                best_value=state.best_value,
-                best_grad_norm=state.best_grad_norm,
-                idle_steps=state.idle_steps,
-                reissues=state.reissues,
-                steepest=state.steepest,
+                progress=state.progress,
             ),
             value,
             _tree.max_abs(grads),
@@ -333,7 +327,7 @@ def with_line_search(
             **extra_args,
         )
         ascent_slope = _tree.vdot(anchor_grad, ascent)
-        begins = (verdict.num_evals == 1) & (state.best_grad_norm == 0)
+        begins = (verdict.num_evals == 1) & (state.progress.best_grad_norm == 0)
         steepest = begins | restart | ~_is_positive(ascent_slope)
         scale = -1 / jnp.maximum(verdict.grad_norm, np.finfo(np.float32).tiny)
 
@@ -365,13 +359,7 @@ def with_line_search(
             direction_state=_tree.select(turn, new_direction_state, direction_state),
             direction=line,
             search=aimed,
-            start_value=verdict.start_value,
-            credit=verdict.credit,
-            best_value=verdict.best_value,
-            best_grad_norm=verdict.best_grad_norm,
-            idle_steps=verdict.idle_steps,
-            reissues=verdict.reissues,
-            steepest=verdict.steepest,
+            progress=verdict.progress,
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -380,14 +368,15 @@ def with_line_search(
 MAX_COUNT = np.iinfo(np.int32).max
 
 
-def _noise(start_value: jax.Array, credit: jax.Array) -> jax.Array:
+def _noise(progress: Progress) -> jax.Array:
     """How far the value may rise by rounding.
 
     Rounding in f is as large as in the largest terms that it sums, and they may be as large as
     |f(x₀)|: so rises of 10 ε |f(x₀)| may be noise. But all rises since the value last fell never
     add up to more than twice that fall.
     """
-    return jnp.minimum(NOISE * np.finfo(start_value.dtype).eps * start_value, credit)
+    eps = np.finfo(progress.credit.dtype).eps
+    return jnp.minimum(NOISE * eps * progress.start_value, progress.credit)
 
 
 def _scalar(value: Any, dtype: Any) -> jax.Array:
