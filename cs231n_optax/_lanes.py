@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
+from cs231n_optax import _tree
+
 
 @custom_vmap
 def any_lane(flag: jax.Array) -> jax.Array:
@@ -57,9 +59,7 @@ def in_one_kernel(
 
     def once(carry: tuple[Any, jax.Array, Any]) -> tuple[Any, jax.Array, Any]:
         old, _, inputs = carry
-        new = transition(old, *inputs)
-        here = this_lane(wanted)
-        new = jax.tree.map(lambda x, y: jnp.where(here, x, y), new, old)
+        new = _tree.select(this_lane(wanted), transition(old, *inputs), old)
         return new, jnp.zeros((), bool), inputs
 
     return jax.lax.while_loop(lambda carry: carry[1], once, (state, any_lane(wanted), inputs))[0]

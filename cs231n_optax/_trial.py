@@ -52,6 +52,21 @@ class Trial(NamedTuple):
     num_evals: jax.Array
 
 
+def first_trial(params: optax.Params) -> Trial:
+    """The record before the first update, with buffers of its own."""
+    dtype = _tree.scalar_dtype(params)
+    return Trial(
+        anchor_params=jax.tree.map(jnp.copy, params),
+        anchor_value=jnp.zeros((), dtype),
+        anchor_grad=_tree.zeros_like(params),
+        grad_norm=jnp.zeros((), dtype),
+        accepted=jnp.zeros((), bool),
+        may_stop=jnp.ones((), bool),
+        status=jnp.zeros((), jnp.int32),
+        num_evals=jnp.zeros((), jnp.int32),
+    )
+
+
 def find_trial(state: optax.OptState) -> Trial | None:
     """The trial record in a state, or None.
 
@@ -178,11 +193,7 @@ def always_accepting(tx: optax.GradientTransformation) -> optax.GradientTransfor
     inner = optax.with_extra_args_support(tx)
 
     def init(params: optax.Params) -> AlwaysAcceptingState:
-        zero = jnp.zeros((), _tree.scalar_dtype(params))
-        none, no = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
-        anchor = jax.tree.map(jnp.copy, params)
-        trial = Trial(anchor, zero, _tree.zeros_like(params), zero, no, ~no, none, none)
-        return AlwaysAcceptingState(trial, inner.init(params))
+        return AlwaysAcceptingState(first_trial(params), inner.init(params))
 
     def update(
         updates: optax.Updates,

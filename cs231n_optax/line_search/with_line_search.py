@@ -15,7 +15,7 @@ import optax
 
 from cs231n_optax import _checks, _tree
 from cs231n_optax._lanes import in_one_kernel
-from cs231n_optax._trial import Status, Trial
+from cs231n_optax._trial import Status, Trial, first_trial
 from cs231n_optax.line_search.search import Answer, Search, noise_floor
 from cs231n_optax.line_search.wolfe import wolfe
 
@@ -186,16 +186,7 @@ def with_line_search(
         return jax.tree.map(
             jnp.copy,
             LineSearchState(
-                trial=Trial(
-                    anchor_params=jax.tree.map(jnp.asarray, params),
-                    anchor_value=zero,
-                    anchor_grad=_tree.zeros_like(params),
-                    grad_norm=zero,
-                    accepted=no,
-                    may_stop=~no,
-                    status=none,
-                    num_evals=none,
-                ),
+                trial=first_trial(params),
                 direction_state=inner.init(params),
                 direction=_tree.zeros_like(params),
                 search=search.init(zero, zero, zero),
@@ -223,6 +214,7 @@ def with_line_search(
         noise = noise_floor(old.value, _noise(before))
         level = ~first & (jnp.abs(value - old.value) <= noise)
         decrease = jnp.where(accept & ~first, old.value - value, 0)
+        num_evals: Any = optax.safe_increment(old.num_evals)
         status = jnp.where(accept & (grad_norm == 0), CONVERGED, old.status)
         status = jnp.where(idle_steps >= PATIENCE, STALLED, status)
         status = jnp.where(failed & ~restart, jnp.where(level, STALLED, FAILED), status)
@@ -236,7 +228,7 @@ def with_line_search(
             grad_norm=jnp.where(accept | first, grad_norm, old.grad_norm),
             decrease=decrease,
             status=status,
-            num_evals=jnp.where(old.num_evals == MAX_COUNT, MAX_COUNT, old.num_evals + 1),
+            num_evals=num_evals,
             progress=Progress(
                 start_value=jnp.where(first, jnp.abs(value), before.start_value),
                 credit=jnp.where(accept, jnp.maximum(decrease, before.credit / 2), before.credit),
@@ -363,9 +355,6 @@ def with_line_search(
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-MAX_COUNT = np.iinfo(np.int32).max
 
 
 def _noise(progress: Progress) -> jax.Array:

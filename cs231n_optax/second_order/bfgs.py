@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from cs231n_optax import _checks, _tree
@@ -19,6 +18,7 @@ from cs231n_optax._precision import in_float32
 from cs231n_optax.line_search.search import Search
 from cs231n_optax.line_search.with_line_search import with_line_search
 from cs231n_optax.line_search.wolfe import wolfe
+from cs231n_optax.second_order.curvature import is_curved
 
 EARLY_STEPS = 10  # in which H may grow as a whole
 MAX_BYTES = 4 * 2**30
@@ -132,7 +132,7 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
         products: tuple[jax.Array, ...],
     ) -> Change:
         sy, ss, yy, yhy, sg = products
-        usual = sy > np.finfo(sy.dtype).eps * jnp.sqrt(ss) * jnp.sqrt(yy)
+        usual = is_curved(sy, ss, yy)
         underrated = jnp.where(old.pairs < EARLY_STEPS, (sg / sy) * (sg / decrement), 1)
         scale = jnp.where(old.pairs == 0, sy / yy, jnp.maximum(underrated, 1))
         scale = jnp.where(usual & jnp.isfinite(scale), scale, 1)

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from cs231n_optax import _checks, _tree
@@ -21,6 +20,7 @@ from cs231n_optax._precision import in_float32
 from cs231n_optax.line_search.search import Search
 from cs231n_optax.line_search.with_line_search import with_line_search
 from cs231n_optax.line_search.wolfe import wolfe
+from cs231n_optax.second_order.curvature import is_curved
 
 EARLY_STEPS = 20  # with the cautious scale
 TINY = 8  # parameters up to which a loop over the pairs is faster, see benchmarks/README.md
@@ -136,8 +136,7 @@ def scale_by_lbfgs(memory_size: int = 15) -> optax.GradientTransformationExtraAr
         ss: jax.Array,
         yy: jax.Array,
     ) -> Push:
-        least = np.finfo(sy.dtype).eps * jnp.sqrt(ss) * jnp.sqrt(yy)
-        keep = accept & (old.count > 0) & (sy > least)
+        keep = accept & (old.count > 0) & is_curved(sy, ss, yy)
         scale = jnp.where(old.count <= EARLY_STEPS, ss / sy, sy / yy)
         scale = jnp.where(jnp.isfinite(scale), scale, old.scale)
         count = jnp.where(accept, optax.safe_increment(old.count), old.count)

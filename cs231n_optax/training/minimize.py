@@ -200,7 +200,8 @@ def _solve(
     def account(old: Account, trial: tuple[jax.Array, ...]) -> Account:
         status, num_evals, accepted, may_stop, grad_norm = trial
         first = num_evals == 1
-        limit = _as(atol, grad_norm) + _as(tol, grad_norm) * jnp.maximum(grad_norm, 1)
+        absolute, relative = (jnp.asarray(x, grad_norm.dtype) for x in (atol, tol))
+        limit = absolute + relative * jnp.maximum(grad_norm, 1)
         tolerance = jnp.where(first, limit, old.tolerance)
         done = accepted & may_stop & (grad_norm <= tolerance)
         status = jnp.where(done & (status == RUNNING), CONVERGED, status)
@@ -296,10 +297,6 @@ def _brief(tree: Any) -> str:
 
 def _like(x: jax.Array, param: jax.Array) -> jax.Array:
     return x.astype(param.dtype)  # optax.lbfgs evaluates in float64 under x64
-
-
-def _as(x: Any, like: jax.Array) -> jax.Array:
-    return jnp.asarray(x).astype(like.dtype)
 
 
 def _with_derivatives(fun: Callable[[Any, tuple[Any, ...]], jax.Array]) -> Callable[..., Any]:
