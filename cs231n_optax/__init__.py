@@ -16,7 +16,10 @@ from cs231n_optax.line_search.wolfe import wolfe
 # 7-1-8: learning-rate decays; 7-1-11: the cyclic one
 from cs231n_optax.schedules import cyclic_cosine, exponential_decay, inverse_time_decay, step_decay
 from cs231n_optax.second_order.bfgs import bfgs, scale_by_bfgs
+from cs231n_optax.second_order.hessian import hessian_matrix, hvp
 from cs231n_optax.second_order.lbfgs import lbfgs, scale_by_lbfgs
+from cs231n_optax.second_order.newton import newton, scale_by_newton
+from cs231n_optax.second_order.newton_cg import newton_cg
 
 # training with any of them
 from cs231n_optax.training.fit import FitHistory, FitResult, FitState, fit
@@ -38,12 +41,16 @@ __all__ = [
     "cyclic_cosine",
     "exponential_decay",
     "fit",
+    "hessian_matrix",
+    "hvp",
     "inverse_time_decay",
     "lbfgs",
     "minimize",
     "momentum",
     "nesterov",
     "nesterov_iterate",
+    "newton",
+    "newton_cg",
     "rmsprop",
     "scale_by_adagrad",
     "scale_by_adam",
@@ -51,6 +58,7 @@ __all__ = [
     "scale_by_lbfgs",
     "scale_by_momentum",
     "scale_by_nesterov",
+    "scale_by_newton",
     "scale_by_rmsprop",
     "sgd",
     "status",

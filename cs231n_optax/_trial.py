@@ -38,6 +38,9 @@ class Trial(NamedTuple):
       grad_norm: scalar, the largest modulus of an element of it.
       accepted: bool scalar, whether the last update accepted the point that it was given.
       may_stop: bool scalar, whether a small gradient at the anchor may end the run.
+      saddle: bool scalar, whether the curvature there is known to be negative somewhere: then a
+        small gradient does not mean a minimum.
+      gain: scalar, by how much the method expects the value to fall yet; 0 if it can't say.
       status: int32 scalar, a `Status`.
       num_evals: int32 scalar, value-and-gradient evaluations so far.
     """
@@ -48,6 +51,8 @@ class Trial(NamedTuple):
     grad_norm: jax.Array
     accepted: jax.Array
     may_stop: jax.Array
+    saddle: jax.Array
+    gain: jax.Array
     status: jax.Array
     num_evals: jax.Array
 
@@ -62,6 +67,8 @@ def first_trial(params: optax.Params) -> Trial:
         grad_norm=jnp.zeros((), dtype),
         accepted=jnp.zeros((), bool),
         may_stop=jnp.ones((), bool),
+        saddle=jnp.zeros((), bool),
+        gain=jnp.zeros((), dtype),
         status=jnp.zeros((), jnp.int32),
         num_evals=jnp.zeros((), jnp.int32),
     )
@@ -217,6 +224,8 @@ def always_accepting(tx: optax.GradientTransformation) -> optax.GradientTransfor
             grad_norm=grad_norm,
             accepted=accept,
             may_stop=old.may_stop,
+            saddle=old.saddle,
+            gain=old.gain,
             status=status,
             num_evals=old.num_evals,
         )

@@ -118,6 +118,8 @@ ACCURACY_GOALS = {"digits": 0.95}
 SEARCHES: dict[str, Callable[..., optax.GradientTransformation]] = {
     "lbfgs": cs231n_optax.lbfgs,
     "bfgs": cs231n_optax.bfgs,
+    "newton": cs231n_optax.newton,
+    "newton-cg": cs231n_optax.newton_cg,
     "gd": partial(cs231n_optax.with_line_search, optax.identity()),
 }
 
@@ -126,6 +128,7 @@ PROBLEMS: dict[str, Callable[..., landscapes.Landscape]] = {
     "taco-shell": landscapes.taco_shell,
     "beale": landscapes.beale,
     "himmelblau": landscapes.himmelblau,
+    "saddle": landscapes.saddle,
     "logistic-regression": regressions.logistic_regression,
     "softmax-regression": regressions.softmax_regression,
 }
@@ -140,6 +143,7 @@ SOLVE_RATES = {
         ("taco-shell", 0.01, 0.005, 0.005, 1, 0.02, 1, 0.5),
         ("beale", 0.02, 0.02, 0.01, 1, 0.005, 0.2, 0.2),
         ("himmelblau", 0.02, 0.002, 0.01, 1, 0.2, 0.1, 0.5),
+        ("saddle", *7 * (0.1,)),  # from the usual start, where no rate moves them
         ("logistic-regression", 0.5, 1, 0.5, 0.5, 0.002, 0.2, 0.5),
         ("softmax-regression", 1, 1, 1, 1, 0.002, 0.2, 0.5),
     )
@@ -147,7 +151,8 @@ SOLVE_RATES = {
 
 MEMORY_SIZE = 15  # of lbfgs
 LARGEST_DIM = 1_000_000
-LARGEST_DIM_OF_BFGS = 5_000
+# Of the methods that keep N² numbers, and what to take instead.
+DENSE = {"bfgs": (5_000, "lbfgs"), "newton": (2_000, "newton-cg")}
 
 _RACE = """
 Train the methods of the lecture on real images and see who wins.
@@ -180,8 +185,9 @@ _SOLVE = """
 Minimise a test function with every evaluation in view.
 
 All methods run in the same loop, one value and one gradient an evaluation.
-lbfgs, bfgs and gd (down the gradient) try points on a line and may reject some;
-the others take steps of a fixed learning rate and accept whatever comes.
+lbfgs, bfgs and gd (down the gradient) try points on a line, newton and newton-cg
+in a ball, and may reject some; the others take steps of a fixed learning rate
+and accept whatever comes.
 """
 
 _SOLVE_EXAMPLES = """
@@ -192,6 +198,8 @@ examples:
       the zigzag of the lecture
   cs231n-optax solve himmelblau --method gd --start -1,-1
       which of the four minima?
+  cs231n-optax solve saddle --method newton
+      a start where the gradient is zero, and no minimum
   cs231n-optax solve rosenbrock --dim 1000 --max-evals 10000
   cs231n-optax solve softmax-regression --method adam --dtype float32
 
@@ -615,10 +623,11 @@ def _landscape(options: SolveOptions) -> landscapes.Landscape:
         raise InputError(f"--dim is for rosenbrock: {options.problem} has a fixed dimension")
     if not 2 <= options.dim <= LARGEST_DIM:
         raise InputError(f"--dim must be from 2 to {LARGEST_DIM}, got {options.dim}")
-    if options.method == "bfgs" and options.dim > LARGEST_DIM_OF_BFGS:
+    largest, instead = DENSE.get(options.method, (LARGEST_DIM, ""))
+    if options.dim > largest:
         raise InputError(
-            f"--dim {options.dim} is too large for bfgs, which keeps N² numbers: at most "
-            f"{LARGEST_DIM_OF_BFGS}, or --method lbfgs"
+            f"--dim {options.dim} is too large for {options.method}, which keeps N² numbers: at "
+            f"most {largest}, or --method {instead}"
         )
     return make(options.dim)
 

@@ -337,6 +337,21 @@ METHODS = (
     *(
         Method(
             name,
+            cs231n_optax.scale_by_newton,
+            {"damping": 0.1},
+            None,
+            None,
+            static={"saddle_free": saddle_free},
+            unsupported={"multi_steps": "hands on no value_fn="},
+        )
+        for name, saddle_free in (
+            ("scale_by_newton", False),
+            ("scale_by_newton_saddle_free", True),
+        )
+    ),
+    *(
+        Method(
+            name,
             make,
             hyperparams,
             None,
@@ -350,6 +365,8 @@ METHODS = (
         for name, make, hyperparams in (
             ("lbfgs", _lbfgs, WOLFE),
             ("bfgs", _bfgs, WOLFE),
+            ("newton", cs231n_optax.newton, {}),
+            ("newton_cg", cs231n_optax.newton_cg, {}),
             ("gradient_descent", _gradient_descent, {"c1": 1e-4, "decrease": 0.5}),
         )
     ),

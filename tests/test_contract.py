@@ -152,11 +152,15 @@ def test_strict_promotion_debug_nans_and_leaks(method):
     x = {k: jnp.ones(2, dtype) for k, dtype in dtypes.items() if dtype in method.dtypes}
     hyperparams = {name: jnp.float32(value) for name, value in method.hyperparams.items()}
 
+    def value_fn(x):
+        return sum(jnp.sum(jnp.abs(leaf).astype(jnp.float32) ** 2) for leaf in x.values())
+
     def run(hyperparams):
         tx = method.factory(**hyperparams)
         state = tx.init(x)
-        _, state = tx.update(x, state, x, value=jnp.ones(()))
-        return tx.update(x, state, x, value=jnp.ones(()))[0]
+        loss = {"value": jnp.ones(()), "value_fn": value_fn}
+        _, state = tx.update(x, state, x, **loss)
+        return tx.update(x, state, x, **loss)[0]
 
     with jax.numpy_dtype_promotion("strict"), jax.debug_nans(True), jax.checking_leaks():
         updates = jax.jit(run)(hyperparams)

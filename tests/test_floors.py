@@ -17,6 +17,7 @@ FLOORS = {
     "_precision": 0,
     "_learning_rate": 0,
     "_trial": 0,
+    "_judgement": 0,
     "schedules": 1,
     "first_order": 1,
     "line_search": 1,

@@ -101,26 +101,18 @@ def run(
     Raises:
       KeyboardInterrupt: on Ctrl-C, within an evaluation.
     """
-    trials: list[tuple[Any, Any]] = []
-    answers: list[tuple[Any, Any]] = []
+    heard: list[MinimizeProgress] = []
     planar = len(setting.start) == 2
 
-    def hear_trial(value: Any, point: Any) -> None:
-        trials.append((np.asarray(value), np.asarray(point)))
-
-    def hear_answer(news: MinimizeProgress) -> None:
-        answers.append((np.asarray(news.grad_norm), np.asarray(news.accepted)))
+    def hear(news: MinimizeProgress) -> None:
+        news = jax.tree.map(np.asarray, news)
+        heard.append(news if planar else news._replace(trial_params=np.zeros(0), params=None))
         progress(int(news.num_evals), float(news.value), float(news.grad_norm))
-
-    def fun(x: jax.Array) -> jax.Array:
-        value = landscape.fun(x)
-        jax.debug.callback(hear_trial, value, x if planar else x[:0])
-        return value
 
     @jax.jit
     def solve(x0: np.ndarray) -> Any:
         tol, max_evals = setting.tol, setting.max_evals
-        result = minimize(fun, x0, tx, tol=tol, max_evals=max_evals, callback=hear_answer)
+        result = minimize(landscape.fun, x0, tx, tol=tol, max_evals=max_evals, callback=hear)
         return result.params, result.status, result.num_evals, result.num_steps
 
     with jax.enable_x64(setting.dtype == "float64"), _interruptible():
@@ -128,9 +120,14 @@ def run(
         jax.effects_barrier()
 
     params, status, num_evals, num_steps = end
-    values, points = (np.stack(column) for column in zip(*trials, strict=True))
-    grad_norms, accepted = (np.stack(column) for column in zip(*answers, strict=True))
-    track = Track(values, np.where(accepted, grad_norms, np.nan), accepted, points)
+    accepted = np.array([news.accepted for news in heard])
+    grad_norms = np.array([news.grad_norm for news in heard])
+    track = Track(
+        value=np.array([news.trial_value for news in heard]),
+        grad_norm=np.where(accepted, grad_norms, np.nan),
+        accepted=accepted,
+        points=np.stack([news.trial_params for news in heard]),
+    )
     last = np.flatnonzero(accepted)[-1] if np.any(accepted) else 0
     return Solution(
         status=Status(int(status)),

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from cs231n_optax import _checks
-from cs231n_optax.line_search.search import Answer, Condition, Search, noise_floor
+from cs231n_optax._judgement import Answer, noise_floor
+from cs231n_optax.line_search.search import Condition, Search
 
 
 class BacktrackingState(NamedTuple):

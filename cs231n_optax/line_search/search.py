@@ -13,15 +13,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from cs231n_optax._judgement import Answer
 
-class Answer(enum.IntEnum):
-    """What a search says about the last step; all but TRY end it."""
-
-    TRY = 0
-    ACCEPT = 1
-    FAIL = 2
+__all__ = ["Answer", "Condition", "Search", "cubic_minimum"]
 
 
 class Condition(enum.IntEnum):
@@ -53,11 +48,6 @@ class Search(NamedTuple):
 
     init: Callable[..., Any]
     step: Callable[[Any, jax.Array, jax.Array], Any]
-
-
-def noise_floor(value: jax.Array, noise: Any) -> jax.Array:
-    """How far two values may differ and yet be equal to rounding: at least 2 ε |φ(0)|."""
-    return jnp.maximum(2 * np.finfo(value.dtype).eps * jnp.abs(value), noise)
 
 
 def cubic_minimum(

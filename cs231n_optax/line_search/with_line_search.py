@@ -13,48 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cs231n_optax import _checks, _tree
+from cs231n_optax import _checks, _judgement, _tree
+from cs231n_optax._judgement import RUNNING, Progress, Verdict
 from cs231n_optax._lanes import in_one_kernel
-from cs231n_optax._trial import Status, Trial, first_trial
-from cs231n_optax.line_search.search import Answer, Search, noise_floor
+from cs231n_optax._trial import Trial, first_trial
+from cs231n_optax.line_search.search import Search
 from cs231n_optax.line_search.wolfe import wolfe
 
-MAX_REISSUES = 4  # of a trial to which the parameters were not brought
-PLACED = 8  # ulp by which they may miss it
-PATIENCE = 20  # accepted steps without a better value or gradient than ever before
-NOISE = 10  # ε |f(x₀)|: how far values may rise by rounding, see `_noise`
-
-RUNNING, CONVERGED, STALLED, FAILED, MISPLACED = (
-    np.int32(status)
-    for status in (
-        Status.RUNNING,
-        Status.CONVERGED,
-        Status.STALLED,
-        Status.FAILED,
-        Status.MISPLACED,
-    )
-)
-
-
-class Progress(NamedTuple):
-    """What a line search remembers from step to step: scalars.
-
-    Attributes:
-      start_value: |f| at the first point.
-      credit: how far the value may rise by noise: the last decrease, halved at every step since.
-      best_value, best_grad_norm: the least so far, of accepted points.
-      idle_steps: int32, accepted steps since one of them was last improved.
-      reissues: int32, times that the current trial has been issued again.
-      steepest: bool, whether the line is the steepest descent that follows a failure.
-    """
-
-    start_value: jax.Array
-    credit: jax.Array
-    best_value: jax.Array
-    best_grad_norm: jax.Array
-    idle_steps: jax.Array
-    reissues: jax.Array
-    steepest: jax.Array
+METHOD = "a line search"
 
 
 class LineSearchState(NamedTuple):
@@ -73,30 +39,6 @@ class LineSearchState(NamedTuple):
     direction_state: optax.OptState
     direction: optax.Updates
     search: Any
-    progress: Progress
-
-
-class Verdict(NamedTuple):
-    """What a trial came to: scalars, as far as not explained in `Trial`.
-
-    Attributes:
-      accept: the trial was good enough.
-      restart: the search has failed, and steepest descent shall follow from the old anchor.
-      turn: either of them, so there is a new line.
-      move: the trial is the new anchor; the first point is, whatever it is.
-      value, grad_norm: at the anchor.
-      decrease: of the value, by this step.
-    """
-
-    accept: jax.Array
-    restart: jax.Array
-    turn: jax.Array
-    move: jax.Array
-    value: jax.Array
-    grad_norm: jax.Array
-    decrease: jax.Array
-    status: jax.Array
-    num_evals: jax.Array
     progress: Progress
 
 
@@ -180,9 +122,8 @@ def with_line_search(
     unit_step = _checks.static_bool("unit_step", unit_step)
 
     def init(params: optax.Params) -> LineSearchState:
-        _check_dtypes(params)
+        _judgement.check_params(METHOD, params)
         zero = jnp.zeros((), _tree.scalar_dtype(params))
-        none, no = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
         return jax.tree.map(
             jnp.copy,
             LineSearchState(
@@ -190,53 +131,7 @@ def with_line_search(
                 direction_state=inner.init(params),
                 direction=_tree.zeros_like(params),
                 search=search.init(zero, zero, zero),
-                progress=Progress(zero, zero, zero, zero, none, none, no),
-            ),
-        )
-
-    def judge(
-        old: Verdict,
-        value: jax.Array,
-        grad_norm: jax.Array,
-        near: jax.Array,
-        answer: jax.Array,
-    ) -> Verdict:
-        first, before = old.num_evals == 0, old.progress
-        near |= first
-        finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
-        accept = near & jnp.where(first, finite, answer == Answer.ACCEPT)
-        failed = near & jnp.where(first, ~finite, answer == Answer.FAIL)
-        restart = failed & ~first & ~before.steepest
-        improved = first | (value < before.best_value) | (grad_norm < before.best_grad_norm)
-        better = accept & improved
-        idle_steps = jnp.where(better, 0, before.idle_steps + accept.astype(jnp.int32))
-        reissues = jnp.where(near, 0, before.reissues + 1)
-        noise = noise_floor(old.value, _noise(before))
-        level = ~first & (jnp.abs(value - old.value) <= noise)
-        decrease = jnp.where(accept & ~first, old.value - value, 0)
-        num_evals: Any = optax.safe_increment(old.num_evals)
-        status = jnp.where(accept & (grad_norm == 0), CONVERGED, old.status)
-        status = jnp.where(idle_steps >= PATIENCE, STALLED, status)
-        status = jnp.where(failed & ~restart, jnp.where(level, STALLED, FAILED), status)
-        status = jnp.where(reissues > MAX_REISSUES, MISPLACED, status)
-        return Verdict(
-            accept=accept,
-            restart=restart,
-            turn=accept | restart,
-            move=accept | first,
-            value=jnp.where(accept | first, value, old.value),
-            grad_norm=jnp.where(accept | first, grad_norm, old.grad_norm),
-            decrease=decrease,
-            status=status,
-            num_evals=num_evals,
-            progress=Progress(
-                start_value=jnp.where(first, jnp.abs(value), before.start_value),
-                credit=jnp.where(accept, jnp.maximum(decrease, before.credit / 2), before.credit),
-                best_value=_least(better, first, value, before.best_value),
-                best_grad_norm=_least(better, first, grad_norm, before.best_grad_norm),
-                idle_steps=idle_steps,
-                reissues=reissues,
-                steepest=jnp.where(accept, False, before.steepest | restart),
+                progress=_judgement.first_progress(zero.dtype),
             ),
         )
 
@@ -257,7 +152,7 @@ def with_line_search(
             step = jnp.where(steepest, length, 1)
         else:
             step = jnp.where(decrease > 0, -2.02 * decrease / slope, length)
-        noise = _noise(verdict.progress)
+        noise = _judgement.noise(verdict.progress)
         return search.init(verdict.value, slope, jnp.minimum(step, max_step), noise)
 
     def update(
@@ -268,40 +163,25 @@ def with_line_search(
         value: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, LineSearchState]:
-        if value is None:
-            raise TypeError(
-                "a line search needs the loss at params: update(grads, state, params, value=...)"
-            )
-        grads, trial = updates, state.trial
-        _check_trees(grads, params, trial.anchor_params)
-        step = state.search.step
-        value = _scalar(value, step.dtype)
+        grads, trial, step = updates, state.trial, state.search.step
+        value = _judgement.check_update(METHOD, value, grads, params, trial.anchor_params)
         running = trial.status == RUNNING
 
         # What the trial came to.
-        near = _near(params, trial.anchor_params, state.direction, step)
+        near = _judgement.is_placed(params, trial.anchor_params, state.direction, step)
         slope = _tree.vdot(grads, state.direction)
         heard = in_one_kernel(running & near, search.step, state.search, value, slope)
-        no = jnp.zeros((), bool)
         verdict = in_one_kernel(
             running,
-            judge,
-            Verdict(
-                accept=no,
-                restart=no,
-                turn=no,
-                move=no,
-                value=trial.anchor_value,
-                grad_norm=trial.grad_norm,
-                decrease=jnp.zeros_like(step),
-                status=trial.status,
-                num_evals=trial.num_evals,
-                progress=state.progress,
-            ),
+            functools.partial(_judgement.judge, may_restart=True),
+            _judgement.no_verdict(trial, state.progress),
             value,
             _tree.max_abs(grads),
             near,
             heard.answer,
+            jnp.ones((), bool),
+            trial.may_stop,
+            trial.saddle,
         )
         accept, restart, turn = verdict.accept, verdict.restart, verdict.turn
 
@@ -338,16 +218,7 @@ def with_line_search(
             lambda a, d, x: a + _tree.cast(to_go, d.dtype) * d - x, anchor_params, line, params
         )
         return steps, LineSearchState(
-            trial=Trial(
-                anchor_params=anchor_params,
-                anchor_value=verdict.value,
-                anchor_grad=anchor_grad,
-                grad_norm=verdict.grad_norm,
-                accepted=jnp.where(running, accept, trial.accepted),
-                may_stop=trial.may_stop,
-                status=verdict.status,
-                num_evals=verdict.num_evals,
-            ),
+            trial=_judgement.next_trial(trial, verdict, anchor_params, anchor_grad),
             direction_state=_tree.select(turn, new_direction_state, direction_state),
             direction=line,
             search=aimed,
@@ -357,72 +228,5 @@ def with_line_search(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _noise(progress: Progress) -> jax.Array:
-    """How far the value may rise by rounding.
-
-    Rounding in f is as large as in the largest terms that it sums, and they may be as large as
-    |f(x₀)|: so rises of 10 ε |f(x₀)| may be noise. But all rises since the value last fell never
-    add up to more than twice that fall.
-    """
-    eps = np.finfo(progress.credit.dtype).eps
-    return jnp.minimum(NOISE * eps * progress.start_value, progress.credit)
-
-
-def _scalar(value: Any, dtype: Any) -> jax.Array:
-    value = jnp.asarray(value)
-    if value.shape or jnp.iscomplexobj(value):
-        raise TypeError(f"value must be a real scalar, got {value.dtype}{list(value.shape)}")
-    return _tree.cast(value, dtype)
-
-
-def _least(better: jax.Array, first: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-    return jnp.where(better, jnp.where(first, new, jnp.minimum(new, old)), old)
-
-
 def _is_positive(x: jax.Array) -> jax.Array:
     return (x > 0) & jnp.isfinite(x)
-
-
-def _check_dtypes(params: optax.Params) -> None:
-    for path, leaf in jax.tree.leaves_with_path(params):
-        dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jnp.inexact) or jnp.finfo(dtype).bits < 32:
-            raise TypeError(
-                "a line search needs floating parameters of 32 bits or more, but params"
-                f"{jax.tree_util.keystr(path)} is {dtype}: keep them in float32, and cast them "
-                "in the loss"
-            )
-
-
-def _check_trees(grads: Any, params: Any, anchor: Any) -> None:
-    expected = jax.tree.structure(anchor)
-    if params is None and expected.num_leaves:
-        raise ValueError("a line search needs the parameters: update(grads, state, params, ...)")
-    for what, tree in (("gradients", grads), ("parameters", params)):
-        if tree is not None and jax.tree.structure(tree) != expected:
-            raise ValueError(
-                f"the {what}' tree is not the tree of the parameters given to init: got "
-                f"{jax.tree.structure(tree)}, expected {expected}"
-            )
-        for x, a in zip(jax.tree.leaves(tree), jax.tree.leaves(anchor), strict=True):
-            if jnp.shape(x) != a.shape or jnp.result_type(x) != a.dtype:
-                raise ValueError(
-                    f"the {what} have a leaf {jnp.result_type(x)}{jnp.shape(x)} where the "
-                    f"parameters given to init had {a.dtype}{a.shape}"
-                )
-
-
-def _near(params: Any, anchor: Any, direction: Any, step: jax.Array) -> jax.Array:
-    """Whether the parameters are the trial that was issued, to rounding.
-
-    They were brought there by adding, from wherever they were: a miss of a few ulp of the anchor,
-    of the trial, or of the way between them is due to that.
-    """
-
-    def leaf(x: jax.Array, a: jax.Array, d: jax.Array) -> jax.Array:
-        way = _tree.cast(step, d.dtype) * d
-        tolerance = PLACED * np.finfo(x.dtype).eps * (jnp.abs(a) + jnp.abs(way))
-        return jnp.all(jnp.abs(x - (a + way)) <= tolerance)
-
-    here = jax.tree.leaves(jax.tree.map(leaf, params, anchor, direction))
-    return functools.reduce(jnp.logical_and, here, jnp.ones((), bool))

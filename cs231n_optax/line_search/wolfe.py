@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cs231n_optax import _checks
-from cs231n_optax.line_search.search import Answer, Condition, Search, cubic_minimum, noise_floor
+from cs231n_optax._judgement import Answer, noise_floor
+from cs231n_optax.line_search.search import Condition, Search, cubic_minimum
 
 GROWTH = (1.1, 10.0)  # of the step, while none is known to be too long
 MARGIN = 0.1  # a trial keeps this part of the bracket away from its ends

@@ -19,9 +19,9 @@ from cs231n_optax.line_search.search import Search
 from cs231n_optax.line_search.with_line_search import with_line_search
 from cs231n_optax.line_search.wolfe import wolfe
 from cs231n_optax.second_order.curvature import is_curved
+from cs231n_optax.second_order.hessian import check_fits
 
 EARLY_STEPS = 10  # in which H may grow as a whole
-MAX_BYTES = 4 * 2**30
 
 
 class ScaleByBfgsState(NamedTuple):
@@ -107,20 +107,15 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
     damping = _checks.decay_rate("damping", damping)
 
     def init(params: optax.Params) -> ScaleByBfgsState:
+        check_fits("BFGS", params, "lbfgs")
         dtype = _tree.scalar_dtype(params)
         flat = jnp.zeros_like(_tree.ravel(params))
-        n = flat.size
-        if n * n * dtype.itemsize > MAX_BYTES:
-            raise ValueError(
-                f"BFGS of {n} parameters keeps a {n} x {n} matrix of {n * n * dtype.itemsize:,} "
-                f"bytes, more than {MAX_BYTES:,}: use lbfgs"
-            )
         return ScaleByBfgsState(
             count=jnp.zeros((), jnp.int32),
             pairs=jnp.zeros((), jnp.int32),
             params=flat,
             grads=jnp.copy(flat),
-            inverse_hessian=jnp.eye(n, dtype=dtype),
+            inverse_hessian=jnp.eye(flat.size, dtype=dtype),
             decrement=jnp.zeros((), dtype),
         )
 

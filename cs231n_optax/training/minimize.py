@@ -10,11 +10,22 @@ import optax
 
 from cs231n_optax import _checks, _tree
 from cs231n_optax._lanes import any_lane, in_one_kernel
-from cs231n_optax._trial import Status, always_accepting, begin_again, find_trial, with_status
-
-RUNNING, CONVERGED, BUDGET = (
-    np.int32(status) for status in (Status.RUNNING, Status.CONVERGED, Status.BUDGET)
+from cs231n_optax._trial import (
+    Status,
+    Trial,
+    always_accepting,
+    begin_again,
+    find_trial,
+    with_status,
 )
+from cs231n_optax.second_order.hessian import hvp
+
+RUNNING, CONVERGED, BUDGET, SADDLE = (
+    np.int32(status) for status in (Status.RUNNING, Status.CONVERGED, Status.BUDGET, Status.SADDLE)
+)
+
+
+GAIN = 100  # times the relative tolerance of the gradient: that of the value, see `minimize`
 
 
 class MinimizeResult(NamedTuple):
@@ -51,6 +62,8 @@ class MinimizeProgress(NamedTuple):
       value: the value there.
       grad_norm: the largest modulus of its gradient's elements.
       accepted: bool, whether this evaluation's point was accepted.
+      trial_params: that point.
+      trial_value: the value there.
     """
 
     num_evals: Any
@@ -58,12 +71,15 @@ class MinimizeProgress(NamedTuple):
     value: Any
     grad_norm: Any
     accepted: Any
+    trial_params: Any
+    trial_value: Any
 
 
 class Account(NamedTuple):
     """The loop's own scalars."""
 
     tolerance: jax.Array
+    value_tolerance: jax.Array
     num_steps: jax.Array
     status: jax.Array
 
@@ -87,6 +103,10 @@ def minimize(
     `jax.lax.while_loop`, ended at an accepted point with
 
         ‖∇f(x)‖∞ <= atol + tol · max(1, ‖∇f(x₀)‖∞)
+
+    where `newton`, which can say what is left to gain, also asks that this be at most 100 times
+    the tolerance, relative to 1 + |f(x)|, with the gradient's tolerance relative to
+    max(1, ‖∇f(x₀)‖∞), and leaves a saddle. A first gradient that is huge says little by itself.
 
     Pure: under `jax.jit` and `jax.vmap` a lane that has ended stays as it is, and the batch goes on
     until the last one ends, an evaluation a round. The solution and the value may be
@@ -197,18 +217,23 @@ def _solve(
 
     evaluate = jax.value_and_grad(value_and_aux, has_aux=True)
 
-    def account(old: Account, trial: tuple[jax.Array, ...]) -> Account:
-        status, num_evals, accepted, may_stop, grad_norm = trial
-        first = num_evals == 1
+    def account(old: Account, trial: Trial) -> Account:
+        first, grad_norm = trial.num_evals == 1, trial.grad_norm
         absolute, relative = (jnp.asarray(x, grad_norm.dtype) for x in (atol, tol))
-        limit = absolute + relative * jnp.maximum(grad_norm, 1)
+        unit = jnp.maximum(grad_norm, 1)
+        limit = absolute + relative * unit
         tolerance = jnp.where(first, limit, old.tolerance)
-        done = accepted & may_stop & (grad_norm <= tolerance)
-        status = jnp.where(done & (status == RUNNING), CONVERGED, status)
-        spent = (status == RUNNING) & (num_evals >= max_evals)
+        value_tolerance = jnp.where(first, GAIN * limit / unit, old.value_tolerance)
+        level = trial.gain <= value_tolerance * (1 + jnp.abs(trial.anchor_value))
+        done = trial.accepted & trial.may_stop & (grad_norm <= tolerance) & level
+        running = trial.status == RUNNING
+        status = jnp.where(trial.saddle, SADDLE, CONVERGED)
+        status = jnp.where(done & running, status, trial.status)
+        spent = (status == RUNNING) & (trial.num_evals >= max_evals)
         return Account(
             tolerance=tolerance,
-            num_steps=old.num_steps + (accepted & ~first).astype(jnp.int32),
+            value_tolerance=value_tolerance,
+            num_steps=old.num_steps + (trial.accepted & ~first).astype(jnp.int32),
             status=jnp.where(spent, BUDGET, status),
         )
 
@@ -223,6 +248,7 @@ def _solve(
             params,
             value=value,
             grad=grads,
+            tolerance=old.tolerance,
             value_fn=lambda x: value_and_aux(jax.tree.map(_like, x, params))[0],
         )
         trial: Any = find_trial(opt_state)
@@ -230,7 +256,7 @@ def _solve(
             running,
             account,
             old,
-            (trial.status, trial.num_evals, trial.accepted, trial.may_stop, trial.grad_norm),
+            trial._replace(anchor_params=None, anchor_grad=None),
         )
         if callback is not None:
             progress = MinimizeProgress(
@@ -239,6 +265,8 @@ def _solve(
                 trial.anchor_value,
                 trial.grad_norm,
                 trial.accepted,
+                params,
+                value,
             )
             jax.debug.callback(callback, progress)
         aux = _tree.select(running & trial.accepted, aux, old_aux)
@@ -252,7 +280,7 @@ def _solve(
     zero = jnp.zeros((), _tree.scalar_dtype(x0))
     none = jnp.zeros((), jnp.int32)
     _, end, account_, aux = jax.lax.while_loop(
-        running, body, (x0, start, Account(zero, none, none), no_aux)
+        running, body, (x0, start, Account(zero, zero, none, none), no_aux)
     )
     trial: Any = find_trial(end)
     return MinimizeResult(
@@ -323,14 +351,16 @@ def _with_derivatives(fun: Callable[[Any, tuple[Any, ...]], jax.Array]) -> Calla
         _, slope = jax.jvp(lambda t: real_fun(x, t), (inputs,), (dt,))
         _, change = jax.jvp(lambda t: grad(x, t), (inputs,), (dt,))
 
-        def hvp(v: Any) -> Any:
-            return jax.jvp(lambda x: grad(x, inputs), (x,), (v,))[1]
+        def product(v: Any) -> Any:
+            return hvp(lambda x: real_fun(x, inputs), x, v)
 
         def conjugate_gradients(matvec: Callable[[Any], Any], b: Any) -> Any:
             eps = float(np.finfo(_tree.scalar_dtype(b)).eps)
             return jax.scipy.sparse.linalg.cg(matvec, b, tol=10 * eps)[0]
 
-        direction = jax.lax.custom_linear_solve(hvp, change, conjugate_gradients, symmetric=True)
+        direction = jax.lax.custom_linear_solve(
+            product, change, conjugate_gradients, symmetric=True
+        )
         direction = jax.tree.map(jnp.negative, _from_real_parts(direction, params))
         return (params, value), (direction, slope)
 

@@ -1,0 +1,135 @@
+"""What an update costs as the parameters become many: the lecture's argument, measured.
+
+    python benchmarks/scaling.py [--out docs/scaling.png] [--rounds 7]
+
+Each method runs on the chained Rosenbrock function of N variables in float32. Time is the median
+of the accepted updates after the first few, evaluation included; memory is what XLA plans for the
+compiled update: arguments, results and temporaries, without what it reuses. The exponents are the
+slopes of log(cost) in log(N) over the larger sizes, where the cost of starting a kernel is small
+beside the work.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from matplotlib.figure import Figure
+
+import cs231n_optax
+
+WARM_UP = 3  # updates before the first that is timed
+
+
+class Contender(NamedTuple):
+    """A method and the numbers of parameters that it is tried with."""
+
+    make: Callable[[], optax.GradientTransformationExtraArgs]
+    sizes: tuple[int, ...]
+    marker: str
+    color: str
+
+
+# Colours of Okabe & Ito.
+CONTENDERS = {
+    "newton": Contender(cs231n_optax.newton, (50, 100, 200, 400, 800, 1600), "s", "#D55E00"),
+    "bfgs": Contender(cs231n_optax.bfgs, (200, 400, 800, 1600, 3200, 6400), "^", "#E69F00"),
+    "lbfgs": Contender(cs231n_optax.lbfgs, tuple(4**k for k in range(5, 12)), "o", "#0072B2"),
+    "newton_cg": Contender(
+        cs231n_optax.newton_cg, tuple(4**k for k in range(5, 12)), "D", "#009E73"
+    ),
+}
+
+
+class Cost(NamedTuple):
+    """Of one update."""
+
+    seconds: float
+    bytes: int
+
+
+def rosenbrock(x: jax.Array) -> jax.Array:
+    """The chained function, O(N)."""
+    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+
+def cost(tx: optax.GradientTransformationExtraArgs, n: int, rounds: int) -> Cost:
+    """Measure an evaluation and an update."""
+
+    @jax.jit
+    def step(x: jax.Array, state: Any) -> tuple[jax.Array, Any]:
+        value, grad = jax.value_and_grad(rosenbrock)(x)
+        updates, state = tx.update(grad, state, x, value=value, value_fn=rosenbrock)
+        return optax.apply_updates(x, updates), state
+
+    x = jnp.resize(jnp.array([-1.2, 1.0], jnp.float32), n)
+    state = tx.init(x)
+    compiled = step.lower(x, state).compile()
+    times = []
+    taken = 0
+    while len(times) < rounds and taken < 20 * rounds:
+        start = time.perf_counter()
+        x, state = jax.block_until_ready(compiled(x, state))
+        elapsed = time.perf_counter() - start
+        taken += 1
+        if taken > WARM_UP and cs231n_optax.accepted(state):
+            times.append(elapsed)
+    plan = compiled.memory_analysis()
+    total = (
+        plan.argument_size_in_bytes
+        + plan.output_size_in_bytes
+        + plan.temp_size_in_bytes
+        - plan.alias_size_in_bytes
+    )
+    return Cost(statistics.median(times), total)
+
+
+def exponent(sizes: tuple[int, ...], costs: list[float]) -> float:
+    """The slope of log(cost) in log(N) over the larger half of the sizes."""
+    half = len(sizes) // 2
+    return float(np.polyfit(np.log(sizes[half:]), np.log(costs[half:]), 1)[0])
+
+
+def main() -> None:
+    """Print the table and draw the figure."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("scaling.png"), help="the figure")
+    parser.add_argument("--rounds", type=int, default=7, help="updates timed (default: 7)")
+    options = parser.parse_args()
+
+    figure = Figure(figsize=(9, 4), dpi=150, layout="constrained")
+    panels = figure.subplots(1, 2)
+    print(f"{'method':10s} {'N':>9s} {'ms':>10s} {'MB':>10s}")
+    for name, contender in CONTENDERS.items():
+        costs = [cost(contender.make(), n, options.rounds) for n in contender.sizes]
+        for n, (seconds, size) in zip(contender.sizes, costs, strict=True):
+            print(f"{name:10s} {n:9d} {seconds * 1e3:10.3f} {size / 1e6:10.3f}", flush=True)
+        columns = [[c.seconds * 1e3 for c in costs], [c.bytes / 1e6 for c in costs]]
+        slopes = [exponent(contender.sizes, column) for column in columns]
+        print(f"{name:10s} time ~ N^{slopes[0]:.2f}, memory ~ N^{slopes[1]:.2f}", flush=True)
+        for axes, column, slope in zip(panels, columns, slopes, strict=True):
+            axes.loglog(
+                contender.sizes,
+                column,
+                marker=contender.marker,
+                color=contender.color,
+                label=f"{name}: N^{slope:.1f}",
+            )
+    for axes, label in zip(panels, ("ms an update", "MB in an update"), strict=True):
+        axes.set_xlabel("parameters, N")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, fontsize=9)
+    figure.suptitle("What an update costs on the chained Rosenbrock function", fontsize=11)
+    figure.savefig(options.out)
+    print(f"written: {options.out}")
+
+
+if __name__ == "__main__":
+    main()

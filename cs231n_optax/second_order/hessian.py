@@ -1,0 +1,167 @@
+"""The Hessian of a function of a tree (lecture 7-1-9): as a matrix, or one product at a time.
+
+Both run forward through the gradient: H v = d/dε ∇f(x + ε v) at ε = 0, about as dear as two
+gradients. The matrix takes N of them.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from cs231n_optax import _checks, _tree
+
+MAX_BYTES = 4 * 2**30
+
+
+def hessian_matrix(fun: Callable[[Any], Any], params: Any, *, batch_size: int = 256) -> jax.Array:
+    """The Hessian of a scalar function of a tree, as one symmetric matrix.
+
+        H[i, j] = ∂²f / ∂xᵢ ∂xⱼ
+
+    x holds all numbers of the tree, leaf by leaf in the order of ``jax.tree.leaves``, each in the
+    order of its ``ravel()``; of a complex leaf first all real parts, then all imaginary parts.
+
+    Args:
+      fun: ``fun(params) -> scalar``, real and twice differentiable.
+      params: tree of floating or complex arrays, of N real numbers together.
+      batch_size: rows at a time, >= 1: each takes about the memory of a gradient of ``fun``. Up
+        to so many parameters this is `jax.hessian`.
+
+    Returns:
+      (N, N), (H + Hᵀ) / 2, in the widest dtype of the parameters, float32 at least.
+
+    Raises:
+      TypeError: if ``batch_size`` is not a Python integer, or ``fun`` does not return a real
+        scalar.
+      ValueError: if ``batch_size`` < 1.
+
+    Example:
+      >>> import cs231n_optax, jax.numpy as jnp
+      >>> params = {"a": jnp.array(3.0), "b": jnp.array([1.0, 2.0])}
+      >>> def fun(p): return p["a"] ** 2 * p["b"][0] + jnp.sum(p["b"] ** 2)
+      >>> print(cs231n_optax.hessian_matrix(fun, params))
+      [[2. 6. 0.]
+       [6. 2. 0.]
+       [0. 0. 2.]]
+
+    Source:
+      Lecture 7-1-9. Forward over reverse: A. Griewank and A. Walther, "Evaluating Derivatives",
+      2nd ed., 2008, chapter 5.
+
+    Differs from:
+      `jax.hessian`, whose result is a tree of trees of blocks, which takes all N rows at once,
+      and which refuses complex parameters.
+    """
+    batch_size = _checks.static_int("batch_size", batch_size, at_least=1)
+    x = _wide_ravel(params)
+
+    def flat_fun(x: jax.Array) -> Any:
+        return fun(_tree.unravel(x, params))
+
+    if x.size <= batch_size:
+        hessian = jax.hessian(flat_fun)(x)
+    else:
+        _, product = jax.linearize(jax.grad(flat_fun), x)
+
+        def row(i: jax.Array) -> jax.Array:
+            return product(jax.nn.one_hot(i, x.size, dtype=x.dtype))
+
+        hessian = jax.lax.map(row, jnp.arange(x.size), batch_size=batch_size)
+    return (hessian + hessian.T) / 2
+
+
+def hvp(fun: Callable[[Any], Any], params: Any, v: Any) -> Any:
+    """The Hessian of a scalar function of a tree, times a vector: never formed.
+
+        H v = d/dε ∇f(x + ε v) at ε = 0
+
+    Args:
+      fun: ``fun(params) -> scalar``, real and twice differentiable.
+      params: tree of floating or complex arrays.
+      v: tree of the parameters' shapes and dtypes.
+
+    Returns:
+      H v, the tree of the parameters, for about twice the time and the memory of a gradient. Of
+      complex parameters, the gradient is the direction of ascent, ∂f/∂Re x + i ∂f/∂Im x.
+
+    Raises:
+      TypeError: if ``fun`` does not return a real scalar, or a dtype of ``v`` is not that of the
+        parameters.
+      ValueError: if the tree or a shape of ``v`` is not that of the parameters.
+
+    Example:
+      >>> import cs231n_optax, jax.numpy as jnp
+      >>> def fun(x): return x[0] ** 2 * x[1]
+      >>> print(cs231n_optax.hvp(fun, jnp.array([1.0, 3.0]), jnp.array([1.0, 0.0])))
+      [6. 2.]
+
+    Source:
+      B. A. Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6, 1994.
+    """
+    return jax.jvp(ascent_direction(fun), (params,), (v,))[1]
+
+
+def ascent_direction(fun: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """∇f, of complex parameters the direction of ascent: what the loop gives to ``update``."""
+    return lambda params: jax.tree.map(jnp.conj, jax.grad(fun)(params))
+
+
+def find_hessian(method: str, params: Any, hessian: Any, value_fn: Any) -> jax.Array:
+    """The Hessian as it came to an ``update``: as itself, or as the objective.
+
+    Args:
+      method: what asks.
+      params: where.
+      hessian: (N, N), or the tree of trees that `jax.hessian` gives, or None.
+      value_fn: the objective, or None.
+
+    Returns:
+      (N, N), symmetric.
+    """
+    if hessian is None:
+        if value_fn is None:
+            raise TypeError(
+                f"{method} needs the objective, update(grads, state, params, value=..., "
+                "value_fn=loss), or its Hessian at params, hessian=..."
+            )
+        return hessian_matrix(value_fn, params)
+    x = jax.eval_shape(_wide_ravel, params)
+    matrix = hessian if jnp.shape(hessian) == (x.size, x.size) else _of_blocks(hessian, params)
+    matrix = _tree.cast(_tree.as_array(matrix), x.dtype)
+    return (matrix + matrix.T) / 2
+
+
+def check_fits(method: str, params: Any, instead: str) -> None:
+    """Refuse a dense matrix that would not fit in memory."""
+    x = jax.eval_shape(_wide_ravel, params)
+    size = x.size**2 * x.dtype.itemsize
+    if size > MAX_BYTES:
+        raise ValueError(
+            f"{method} of {x.size} parameters keeps a {x.size} x {x.size} matrix of {size:,} "
+            f"bytes, more than {MAX_BYTES:,}: use {instead}"
+        )
+
+
+def _wide_ravel(tree: Any) -> jax.Array:
+    return _tree.widen(_tree.ravel(tree))
+
+
+def _of_blocks(hessian: Any, params: Any) -> jax.Array:
+    """The matrix whose blocks, a tree of trees, `jax.hessian` gives."""
+    structure = jax.tree.structure(params)
+    sizes = [jnp.size(leaf) for leaf in jax.tree.leaves(params)]
+    try:
+        rows = [structure.flatten_up_to(row) for row in structure.flatten_up_to(hessian)]
+        return jnp.block(
+            [
+                [jnp.reshape(block, (m, n)) for block, n in zip(row, sizes, strict=True)]
+                for row, m in zip(rows, sizes, strict=True)
+            ]
+        )
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"hessian is neither a ({sum(sizes)}, {sum(sizes)}) matrix nor the tree of trees of "
+            f"blocks that jax.hessian gives: {error}"
+        ) from None
