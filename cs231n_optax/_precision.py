@@ -29,7 +29,7 @@ def in_float32(tx: optax.GradientTransformation) -> optax.GradientTransformation
     inner = optax.with_extra_args_support(tx)
 
     def init(params: optax.Params) -> optax.OptState:
-        return inner.init(_widen_all("parameter", params))
+        return inner.init(widen_all("parameter", params))
 
     def update(
         updates: optax.Updates,
@@ -37,14 +37,15 @@ def in_float32(tx: optax.GradientTransformation) -> optax.GradientTransformation
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, optax.OptState]:
-        wide, state = inner.update(_widen_all("gradient", updates), state, params, **extra_args)
+        wide, state = inner.update(widen_all("gradient", updates), state, params, **extra_args)
         narrow = jax.tree.map(lambda u, g: _tree.cast(u, _tree.as_array(g).dtype), wide, updates)
         return narrow, state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _widen_all(what: str, tree: Any) -> Any:
+def widen_all(what: str, tree: Any) -> Any:
+    """A tree with the leaves narrower than float32 cast to it; ``what`` they are, for the error."""
     if not all(_is_inexact(leaf) for leaf in jax.tree.leaves(tree)):
         paths = jax.tree.leaves_with_path(tree)
         path, leaf = next((path, leaf) for path, leaf in paths if not _is_inexact(leaf))

@@ -20,6 +20,11 @@ def zeros_like(tree: Any) -> Any:
     return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=jnp.result_type(x)), tree)
 
 
+def copy(tree: Any) -> Any:
+    """The tree in buffers of its own, never weakly typed."""
+    return jax.tree.map(lambda x: jnp.array(x, dtype=jnp.result_type(x), copy=True), tree)
+
+
 def real_zeros_like(tree: Any) -> Any:
     """The same for an accumulator of |g|²: complex leaves get a real one."""
     return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=real_dtype(x)), tree)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from cs231n_optax import _tree
@@ -38,11 +39,11 @@ class Trial(NamedTuple):
       grad_norm: scalar, the largest modulus of an element of it.
       accepted: bool scalar, whether the last update accepted the point that it was given.
       may_stop: bool scalar, whether a small gradient at the anchor may end the run.
+      status: int32 scalar, a `Status`.
+      num_evals: int32 scalar, value-and-gradient evaluations so far.
       saddle: bool scalar, whether the curvature there is known to be negative somewhere: then a
         small gradient does not mean a minimum.
       gain: scalar, by how much the method expects the value to fall yet; 0 if it can't say.
-      status: int32 scalar, a `Status`.
-      num_evals: int32 scalar, value-and-gradient evaluations so far.
     """
 
     anchor_params: optax.Params
@@ -51,17 +52,17 @@ class Trial(NamedTuple):
     grad_norm: jax.Array
     accepted: jax.Array
     may_stop: jax.Array
-    saddle: jax.Array
-    gain: jax.Array
     status: jax.Array
     num_evals: jax.Array
+    saddle: Any = np.False_
+    gain: Any = np.float32(0)
 
 
 def first_trial(params: optax.Params) -> Trial:
     """The record before the first update, with buffers of its own."""
     dtype = _tree.scalar_dtype(params)
     return Trial(
-        anchor_params=jax.tree.map(jnp.copy, params),
+        anchor_params=_tree.copy(params),
         anchor_value=jnp.zeros((), dtype),
         anchor_grad=_tree.zeros_like(params),
         grad_norm=jnp.zeros((), dtype),
@@ -208,8 +209,10 @@ def always_accepting(tx: optax.GradientTransformation) -> optax.GradientTransfor
         params: Any = None,
         *,
         value: Any = None,
+        tolerance: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, AlwaysAcceptingState]:
+        del tolerance  # which Optax's line searches refuse
         old = state.trial
         grad_norm = _tree.max_abs(updates).astype(old.grad_norm.dtype)
         running = old.status == Status.RUNNING

@@ -368,14 +368,15 @@ def _race(options: RaceOptions) -> int:
     report.introduce(setting, out)
 
     summaries: list[race.Summary] = []
-    with _interrupted_once() as ignore_interrupts:
+    with _interrupted_once() as interrupts:
         with contextlib.suppress(KeyboardInterrupt), report.Bars(setting, err) as bars:
             for method, rate in setting.learning_rates.items():
                 entrant = _entrant(method, rate, setting)
-                track = race.run(entrant, problem, setting.budget, bars.begin(method))
+                move = interrupts.attentive(bars.begin(method))
+                track = race.run(entrant, problem, setting.budget, move)
                 summaries.append(race.summarize(track, setting.accuracy_goal))
                 bars.end(summaries[-1])
-            ignore_interrupts()
+            interrupts.ignore()
         finished = [summary.track.entrant.name for summary in summaries]
         unfinished = [method for method in setting.learning_rates if method not in finished]
         if not finished:
@@ -585,10 +586,10 @@ def _solve(options: SolveOptions) -> int:
     out, err = (report.Console(stderr=stderr, quiet=options.quiet) for stderr in (False, True))
     report.introduce(setting, out)
 
-    with _interrupted_once() as ignore_interrupts:
+    with _interrupted_once() as interrupts:
         with report.Bar(setting, err) as bar:
-            solution = solve.run(landscape, tx, setting, bar.move)
-            ignore_interrupts()
+            solution = solve.run(landscape, tx, setting, interrupts.attentive(bar.move))
+            interrupts.ignore()
         bar.end(solution)
         try:
             files = report.write(options.out, setting, landscape, solution)
@@ -649,23 +650,44 @@ def _numbers(count: int) -> str:
     return "1 number" if count == 1 else f"{count} numbers"
 
 
-@contextlib.contextmanager
-def _interrupted_once() -> Iterator[Callable[[], object]]:
-    """Hear one Ctrl-C: an impatient second one shall not cost what the first one saves.
+class _Hearing(NamedTuple):
+    """What to do about Ctrl-C.
 
-    Yields a function that makes the first one unheard, too.
+    Attributes:
+      ignore: from now on none is heard.
+      attentive: makes a callback raise the one that has been lost: Python discards exceptions in
+        some places, such as the callbacks of its garbage collector.
     """
+
+    ignore: Callable[[], object]
+    attentive: Callable[[Callable[..., None]], Callable[..., None]]
+
+
+@contextlib.contextmanager
+def _interrupted_once() -> Iterator[_Hearing]:
+    """Hear one Ctrl-C: an impatient second one shall not cost what the first one saves."""
+    heard = False
 
     def ignore() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def interrupt(*_: object) -> NoReturn:
+        nonlocal heard
+        heard = True
         ignore()
         raise KeyboardInterrupt
 
+    def attentive(callback: Callable[..., None]) -> Callable[..., None]:
+        def call(*news: Any) -> None:
+            if heard:
+                raise KeyboardInterrupt
+            callback(*news)
+
+        return call
+
     previous = signal.signal(signal.SIGINT, interrupt)
     try:
-        yield ignore
+        yield _Hearing(ignore, attentive)
     finally:
         signal.signal(signal.SIGINT, previous)
 

@@ -317,6 +317,10 @@ def start_solve(tmp_path):
         (["rosenbrock", "--dim", "4", "--memory-size", "3"], "CONVERGED"),
         (["rosenbrock", "--method", "sgd", "--learning-rate", "1"], "FAILED"),
         (["logistic-regression", "--max-evals", "5"], "BUDGET"),
+        (["rosenbrock", "--method", "newton"], "CONVERGED"),
+        (["rosenbrock", "--method", "newton-cg", "--dim", "100"], "CONVERGED"),
+        (["beale", "--method", "newton-cg", "--dtype", "float32"], "CONVERGED"),
+        (["saddle", "--method", "newton", "--max-evals", "2"], "BUDGET"),
     ],
 )
 def test_a_solve(options, status, start_solve, tmp_path, capsys):
@@ -335,6 +339,17 @@ def test_a_solve(options, status, start_solve, tmp_path, capsys):
     assert not any(ord(c) < 32 and c != "\n" for c in out + err)
 
 
+@pytest.mark.parametrize(("method", "value"), [("newton", -1.0), ("sgd", 0.0), ("lbfgs", 0.0)])
+def test_only_newton_leaves_the_saddle_that_it_is_started_on(method, value, start_solve, tmp_path):
+    assert start_solve("saddle", "--method", method) == 0
+    result = json.loads((tmp_path / "out" / "solve.json").read_text())["result"]
+    assert result["status"] == "CONVERGED"
+    assert result["value"] == pytest.approx(value, abs=1e-8)
+    expected = [0.0, 2**0.5] if value else [0.0, 0.0]
+    assert [abs(x) for x in result["params"]] == pytest.approx(expected, abs=1e-4)
+    assert (result["num_evals"] == 1) == (value == 0)
+
+
 def test_a_quiet_solve(start_solve, tmp_path, capsys):
     assert start_solve("himmelblau", "--quiet") == 0
     assert capsys.readouterr() == ("", "")
@@ -351,7 +366,16 @@ def test_a_quiet_solve(start_solve, tmp_path, capsys):
         (["rosenbrock", "--dim", "1"], "--dim must be from 2 to 1000000, got 1"),
         (["rosenbrock", "--dim", "1000001"], "--dim must be from 2 to 1000000"),
         (["rosenbrock", "--dim", "two"], "--dim: must be a whole number >= 1"),
-        (["rosenbrock", "--dim", "5001", "--method", "bfgs"], "too large for bfgs"),
+        (
+            ["rosenbrock", "--dim", "5001", "--method", "bfgs"],
+            "--dim 5001 is too large for bfgs, which keeps N² numbers: at most 5000, or --method "
+            "lbfgs",
+        ),
+        (
+            ["rosenbrock", "--dim", "2001", "--method", "newton"],
+            "--dim 2001 is too large for newton, which keeps N² numbers: at most 2000, or "
+            "--method newton-cg",
+        ),
         (["beale", "--start", "1"], "--start has 1 number, but beale has 2 variables"),
         (["beale", "--start", "-1,2,3"], "--start has 3 numbers, but beale has 2 variables"),
         (["rosenbrock", "--dim", "3", "--start", "1,2"], "but rosenbrock has 3 variables"),
@@ -363,6 +387,19 @@ def test_a_quiet_solve(start_solve, tmp_path, capsys):
         (["beale", "--tol", "nan"], "--tol: must be a finite number >= 0"),
         (["beale", "--max-evals", "0"], "--max-evals: must be a whole number >= 1"),
         (["beale", "--learning-rate", "1"], "--learning-rate: lbfgs chooses its steps by itself"),
+        (
+            ["beale", "--method", "newton", "--learning-rate", "1"],
+            "--learning-rate: newton chooses its steps by itself",
+        ),
+        (
+            ["beale", "--method", "newton-cg", "--learning-rate", "1"],
+            "--learning-rate: newton-cg chooses its steps by itself",
+        ),
+        (
+            ["beale", "--method", "newton", "--memory-size", "3"],
+            "--memory-size is for --method lbfgs, not for newton",
+        ),
+        (["saddle", "--dim", "2"], "--dim is for rosenbrock: saddle has a fixed dimension"),
         (["beale", "--method", "sgd", "--learning-rate", "0"], "α must be a finite number > 0"),
         (["beale", "--method", "gd", "--memory-size", "3"], "--memory-size is for --method lbfgs"),
         (["beale", "--memory-size", "0"], "--memory-size: must be a whole number >= 1"),
@@ -381,6 +418,23 @@ def test_bad_input_to_solve_is_one_line(
     assert message in err
     assert err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "dim"),
+    [("bfgs", 5000), ("newton", 2000), ("newton-cg", 5001), ("lbfgs", 5001), ("gd", 5001)],
+)
+def test_the_largest_dimension(method, dim, start_solve, monkeypatch):
+    """It is not refused: the run begins."""
+    begun = []
+
+    def run(landscape, tx, setting, progress):
+        begun.append(len(landscape.x0))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(solve, "run", run)
+    assert start_solve("rosenbrock", "--dim", str(dim), "--method", method) == 130
+    assert begun == [dim]
 
 
 def test_a_folder_in_the_place_of_a_solution(start_solve, tmp_path, capsys):

@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=["the loop", "the sweep", "minimize"])
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=["the loop", "the sweep", "minimize", "newton"])
 def test_snippet_runs(snippet, capsys):
     exec(snippet, {})
 
@@ -54,7 +54,7 @@ def test_parameters_kept_flat_take_the_same_path(method):
         def step(carry, _):
             params, state = carry
             value, grads = jax.value_and_grad(loss)(params)
-            updates, state = tx.update(grads, state, params, value=value)
+            updates, state = tx.update(grads, state, params, value=value, value_fn=loss)
             return (optax.apply_updates(params, updates), state), None
 
         return jax.lax.scan(step, (params, tx.init(params)), length=5)[0][0]

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from cs231n_optax import _checks, _tree
+from cs231n_optax._precision import widen_all
 
 MAX_BYTES = 4 * 2**30
 
@@ -33,8 +34,8 @@ def hessian_matrix(fun: Callable[[Any], Any], params: Any, *, batch_size: int = 
       (N, N), (H + Hᵀ) / 2, in the widest dtype of the parameters, float32 at least.
 
     Raises:
-      TypeError: if ``batch_size`` is not a Python integer, or ``fun`` does not return a real
-        scalar.
+      TypeError: if ``batch_size`` is not a Python integer, a parameter is not floating or complex,
+        or ``fun`` does not return a real scalar.
       ValueError: if ``batch_size`` < 1.
 
     Example:
@@ -60,6 +61,9 @@ def hessian_matrix(fun: Callable[[Any], Any], params: Any, *, batch_size: int = 
     def flat_fun(x: jax.Array) -> Any:
         return fun(_tree.unravel(x, params))
 
+    out = jax.eval_shape(flat_fun, x)
+    if jnp.shape(out) or not jnp.issubdtype(out.dtype, jnp.floating):
+        raise TypeError(f"fun must return a real floating scalar, got {out.dtype}{list(out.shape)}")
     if x.size <= batch_size:
         hessian = jax.hessian(flat_fun)(x)
     else:
@@ -87,9 +91,9 @@ def hvp(fun: Callable[[Any], Any], params: Any, v: Any) -> Any:
       complex parameters, the gradient is the direction of ascent, ∂f/∂Re x + i ∂f/∂Im x.
 
     Raises:
-      TypeError: if ``fun`` does not return a real scalar, or a dtype of ``v`` is not that of the
-        parameters.
-      ValueError: if the tree or a shape of ``v`` is not that of the parameters.
+      TypeError: if ``fun`` does not return a real scalar, or the tree or a dtype of ``v`` is not
+        that of the parameters.
+      ValueError: if a shape of ``v`` is not that of the parameters.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp
@@ -128,8 +132,11 @@ def find_hessian(method: str, params: Any, hessian: Any, value_fn: Any) -> jax.A
             )
         return hessian_matrix(value_fn, params)
     x = jax.eval_shape(_wide_ravel, params)
-    matrix = hessian if jnp.shape(hessian) == (x.size, x.size) else _of_blocks(hessian, params)
-    matrix = _tree.cast(_tree.as_array(matrix), x.dtype)
+    blocks = getattr(hessian, "shape", None) != (x.size, x.size)
+    matrix = _tree.as_array(_of_blocks(hessian, params) if blocks else hessian)
+    if jnp.iscomplexobj(matrix):
+        raise ValueError(f"hessian must be real, got {matrix.dtype}")
+    matrix = _tree.cast(matrix, x.dtype)
     return (matrix + matrix.T) / 2
 
 
@@ -145,23 +152,32 @@ def check_fits(method: str, params: Any, instead: str) -> None:
 
 
 def _wide_ravel(tree: Any) -> jax.Array:
-    return _tree.widen(_tree.ravel(tree))
+    return _tree.ravel(widen_all("parameter", tree))
 
 
 def _of_blocks(hessian: Any, params: Any) -> jax.Array:
     """The matrix whose blocks, a tree of trees, `jax.hessian` gives."""
-    structure = jax.tree.structure(params)
-    sizes = [jnp.size(leaf) for leaf in jax.tree.leaves(params)]
+    structure, leaves = jax.tree.structure(params), jax.tree.leaves(params)
+    size = jax.eval_shape(_wide_ravel, params).size
+
+    def block(of: Any, row: Any, column: Any) -> jax.Array:
+        shape = getattr(of, "shape", None)
+        if shape != jnp.shape(row) + jnp.shape(column):
+            raise ValueError(f"a block has the shape {shape}")
+        return jnp.reshape(of, (jnp.size(row), jnp.size(column)))
+
     try:
+        if any(jnp.iscomplexobj(leaf) for leaf in leaves):
+            raise ValueError("some parameters are complex")
         rows = [structure.flatten_up_to(row) for row in structure.flatten_up_to(hessian)]
         return jnp.block(
             [
-                [jnp.reshape(block, (m, n)) for block, n in zip(row, sizes, strict=True)]
-                for row, m in zip(rows, sizes, strict=True)
+                [block(of, a, b) for of, b in zip(row, leaves, strict=True)]
+                for row, a in zip(rows, leaves, strict=True)
             ]
         )
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise ValueError(
-            f"hessian is neither a ({sum(sizes)}, {sum(sizes)}) matrix nor the tree of trees of "
-            f"blocks that jax.hessian gives: {error}"
+            f"hessian is neither a ({size}, {size}) matrix nor the tree of trees of blocks that "
+            f"jax.hessian gives: {error}"
         ) from None

@@ -20,6 +20,8 @@ from cs231n_optax.second_order.hessian import check_fits, find_hessian
 from cs231n_optax.second_order.subproblem import minimize_in_ball
 from cs231n_optax.second_order.trust_region import Model, ModelStep, Sight, with_trust_region
 
+FAR = 1e6  # how many times the distance from the origin a first step may go
+
 
 class ScaleByNewtonState(NamedTuple):
     """State of `scale_by_newton`.
@@ -237,8 +239,8 @@ def _update_model(
         eigenvalues = jnp.where(level, size, eigenvalues)
         definite = jnp.all(eigenvalues > 0)
         newton_step = jnp.linalg.norm(c / jnp.where(definite, eigenvalues, 1))
-        bound = jnp.maximum(1, jnp.linalg.norm(_tree.ravel(params)))
-        reach = jnp.where(definite, newton_step, bound)
+        distance = jnp.maximum(1, jnp.linalg.norm(_tree.ravel(params)))
+        reach = jnp.where(definite, jnp.minimum(newton_step, FAR * distance), distance)
         new = _tree.select(wanted & fine, (eigenvalues, vectors, c), old)
         return new, Sight(fine, reach, saddle)
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cs231n_optax import _checks, _tree
+from cs231n_optax import _tree
 from cs231n_optax._lanes import any_lane, this_lane
 from cs231n_optax.line_search.search import cubic_minimum
 from cs231n_optax.second_order.hessian import ascent_direction
@@ -169,7 +169,6 @@ class NewtonCgState(NamedTuple):
 def newton_cg(
     *,
     gauss_newton: tuple[Callable[[Any], Any], Callable[[Any], Any]] | None = None,
-    leave_saddles: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
     """Newton's method for many parameters: Hessian-vector products, and memory of O(N).
 
@@ -181,15 +180,14 @@ def newton_cg(
     radius is the length of the first inner step. ``num_hvps``, in the state, counts the products
     (``optax.tree.get(state, "num_hvps")``).
 
-    Where the gradient is exactly zero there is nothing to start the inner iteration from, and the
-    run ends as CONVERGED; a saddle is seen only where the inner iteration met negative curvature.
-    `newton` sees all of it.
+    Only on its way does the inner iteration meet negative curvature, and where the gradient is
+    small enough to end the run no product is spent on it: `minimize` may say CONVERGED at a saddle
+    that the run was heading for, or started on. `newton` sees all of the curvature.
 
     Args:
       gauss_newton: ``(model, loss)`` of an objective ``loss(model(params))``: then v -> Jᵀ L J v,
         with J the derivative of the model and L the Hessian of the loss in the model's output,
         takes the place of H v. It is positive semidefinite if the loss is convex, and cheaper.
-      leave_saddles: as in `newton`.
 
     Returns:
       A transformation from gradients to steps. ``update(grads, state, params, value=...,
@@ -200,9 +198,9 @@ def newton_cg(
       iteration, and what one linearisation of the gradient keeps.
 
     Raises:
-      TypeError: if ``leave_saddles`` is no Python bool, or ``gauss_newton`` no pair of functions;
-        from ``init``, if a parameter is narrower than float32 or not floating; from ``update``, if
-        ``value`` or ``value_fn`` is missing.
+      TypeError: if ``gauss_newton`` is no pair of functions; from ``init``, if a parameter is
+        narrower than float32 or not floating; from ``update``, if ``value`` or ``value_fn`` is
+        missing.
       ValueError: from ``update``, if ``params`` are missing, or the trees or shapes are not those
         given to ``init``.
 
@@ -225,7 +223,6 @@ def newton_cg(
       SciPy's ``trust-ncg`` and ``Newton-CG``, whose forcing √‖g‖ changes with the units of f, and
       which spend new products on a rejected trial (``trust-ncg``).
     """
-    leave_saddles = _checks.static_bool("leave_saddles", leave_saddles)
     if gauss_newton is not None and not (
         isinstance(gauss_newton, tuple | list)
         and len(gauss_newton) == 2
@@ -234,7 +231,7 @@ def newton_cg(
         raise TypeError(f"gauss_newton must be a pair (model, loss), got {gauss_newton!r}")
     update = functools.partial(_update_model, gauss_newton)
     model = Model(_init_model, update, _step_of_model)
-    return with_trust_region(model, cubic_minimum, leave_saddles=leave_saddles)
+    return with_trust_region(model, cubic_minimum, leave_saddles=True)
 
 
 def _init_model(params: optax.Params) -> NewtonCgState:

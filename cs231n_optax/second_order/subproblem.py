@@ -44,8 +44,8 @@ def minimize_in_ball(eigenvalues: jax.Array, c: jax.Array, radius: jax.Array) ->
     small every round comes closer to the root, and none passes it.
 
     Args:
-      eigenvalues: λ, (N,), not all of them 0; a negative λ₁ comes first.
-      c: the gradient in the eigenbasis, (N,); not 0 where λ is.
+      eigenvalues: λ, (N,); a negative λ₁ comes first.
+      c: the gradient in the eigenbasis, (N,).
       radius: Δ > 0; infinite only if all eigenvalues are positive.
 
     Returns:
@@ -59,11 +59,13 @@ def minimize_in_ball(eigenvalues: jax.Array, c: jax.Array, radius: jax.Array) ->
     if not len(c):
         zero = jnp.zeros((), c.dtype)
         return BallStep(c, zero, zero)
-    size = jnp.max(jnp.abs(eigenvalues))  # divided by which nothing overflows
-    eigenvalues, c = eigenvalues / size, c / size
+    # In units in which neither λ nor c / Δ is above 1.
+    unit = jnp.maximum(jnp.max(jnp.abs(eigenvalues)), jnp.max(jnp.abs(c)) / radius)
+    unit = jnp.where(unit > 0, jnp.minimum(unit, np.finfo(c.dtype).max), 1)
+    eigenvalues, c = eigenvalues / unit, c / unit
     lowest = jnp.min(eigenvalues)
     gap = eigenvalues - lowest
-    least = np.finfo(c.dtype).eps * (jnp.linalg.norm(c) + radius)
+    least = np.finfo(c.dtype).eps * (jnp.max(jnp.abs(c)) + radius)
     pushed = jnp.where(c[0] < 0, -1, 1) * jnp.maximum(jnp.abs(c[0]), least)
     c = jnp.where((jnp.arange(len(c)) == 0) & (lowest < 0), pushed, c)
     share = c / radius
@@ -89,4 +91,4 @@ def minimize_in_ball(eigenvalues: jax.Array, c: jax.Array, radius: jax.Array) ->
     height, _, _ = jax.lax.while_loop(lambda carry: any_lane(too_long(carry)), raise_height, start)
     u = -c / (gap + height)
     twice_decrease = jnp.sum(u * u * (gap + height + (height - lowest)))
-    return BallStep(u, size * twice_decrease / 2, jnp.linalg.norm(u))
+    return BallStep(u, unit * twice_decrease / 2, jnp.linalg.norm(u))

@@ -131,8 +131,8 @@ def with_trust_region(
         Δ                            otherwise
 
     with 3 ‖p‖ in place of 10 ‖p‖ right after a rejection. Where the values differ, and should, by
-    no more than rounding, 10 ε |f|, the slopes tell more: f(x) - f(x + p) is then taken to be
-    -(∇f(x) + ∇f(x + p)) · p / 2.
+    no more than rounding (10 ε |f|, or `_judgement.noise`), the slopes tell more: f(x) - f(x + p)
+    is then taken to be -(∇f(x) + ∇f(x + p)) · p / 2.
 
     Args:
       model: the `Model`.
@@ -181,6 +181,7 @@ def with_trust_region(
             grad_norm,
             _tree.vdot(grads, state.step),
             trial.anchor_value,
+            _judgement.noise(state.progress),
             first,
             _is_same(params, trial.anchor_params),
         )
@@ -249,12 +250,13 @@ def _hear(
     grad_norm: jax.Array,
     slope: jax.Array,
     anchor_value: jax.Array,
+    noise: jax.Array,
     first: jax.Array,
     same: jax.Array,
 ) -> Region:
     """The answer about a trial, and the radius that follows from it."""
     finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
-    floor = NOISE * np.finfo(value.dtype).eps * jnp.abs(anchor_value)
+    floor = jnp.maximum(NOISE * np.finfo(value.dtype).eps * jnp.abs(anchor_value), noise)
     reduction = anchor_value - value
     level = (jnp.abs(reduction) <= floor) & (old.decrease <= floor)
     reduction = jnp.where(level, -(old.slope + slope) / 2, reduction)

@@ -26,6 +26,8 @@ TAKEN = {  # name: the problem, the method, and how it ends
     ),
     "adam": (landscapes.rosenbrock(3), cs231n_optax.adam(0.1), Status.BUDGET),
     "sgd": (landscapes.rosenbrock(), cs231n_optax.sgd(0.1), Status.FAILED),
+    "newton": (landscapes.saddle(), cs231n_optax.newton(), Status.CONVERGED),
+    "newton-cg": (landscapes.rosenbrock(), cs231n_optax.newton_cg(), Status.CONVERGED),
 }
 
 
@@ -73,17 +75,31 @@ def test_the_record_is_minimizes(name, solutions):
         assert track.points.shape == (got.num_evals, 0)
 
 
-def test_a_line_search_rejects_what_does_not_help(solutions):
-    track = solutions["lbfgs"].track
+@pytest.mark.parametrize("name", ["lbfgs", "newton-cg"])
+def test_what_does_not_help_is_rejected(name, solutions):
+    track = solutions[name].track
     assert 0 < np.sum(~track.accepted) < len(track.accepted)
     assert np.all(np.diff(track.value[track.accepted]) < 0)
 
 
-def test_progress_hears_every_evaluation():
+def test_newton_leaves_the_saddle_on_which_it_starts(solutions):
+    solution = solutions["newton"]
+    assert solution.value == pytest.approx(-1)
+    assert solution.distance < 1e-4
+    np.testing.assert_array_equal(solution.track.points[0], [0, 0])
+
+
+@pytest.mark.parametrize("name", ["bfgs", "newton", "newton_cg"])
+def test_progress_and_track_hear_every_evaluation_once(name):
+    """Although Newton's methods differentiate the function in the update, too."""
     landscape, heard = landscapes.himmelblau(), []
-    solution = solve.run(
-        landscape, cs231n_optax.bfgs(), setting(landscape, "bfgs"), lambda *news: heard.append(news)
-    )
+    tx = getattr(cs231n_optax, name)()
+    solution = solve.run(landscape, tx, setting(landscape, name), lambda *news: heard.append(news))
+    with jax.enable_x64(True):
+        values = jax.vmap(landscape.fun)(solution.track.points)
+        result = cs231n_optax.minimize(landscape.fun, landscape.x0, tx)
+    np.testing.assert_allclose(solution.track.value, values, rtol=1e-9, atol=1e-12)
+    assert len(solution.track.value) == solution.num_evals == result.num_evals
     assert [num_evals for num_evals, *_ in heard] == list(range(1, solution.num_evals + 1))
     assert heard[-1][1:] == (solution.value, solution.grad_norm)
     assert solution.distance < 1e-3
@@ -190,7 +206,7 @@ def test_the_files(solutions, tmp_path):
     assert header == "evaluation,accepted,value,grad_norm"
 
 
-@pytest.mark.parametrize("name", ["lbfgs", "gd", "sgd"])
+@pytest.mark.parametrize("name", ["lbfgs", "gd", "sgd", "newton"])
 def test_the_picture(name, solutions, tmp_path):
     landscape = TAKEN[name][0]
     given, solution = setting(landscape, name), solutions[name]

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import trials
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from line_search.conjugate_gradients import scale_by_conjugate_gradients
+from trials import anchor, assert_same_bits, update_of, value_and_grad
 
 import cs231n_optax as co
 from cs231n_optax import Status
-from cs231n_optax._trial import Trial, find_trial
 from cs231n_optax.line_search.search import Answer, Search
 
 C1, C2, DELTA, NOISE = 1e-4, 0.7, 0.1, 10  # the defaults of `wolfe`, δ, and ε |f(x₀)| of noise
@@ -76,58 +77,7 @@ STARTS = {rosenbrock: [-1.2, 1, -1.2, 1], beale: [1, 1, 0.5, 1], ill_conditioned
           logistic: [0, 0, 0, 0]}  # fmt: skip
 
 
-# The ordinary loop, in Python: one evaluation and one update at a time.
-
-
-@functools.cache
-def value_and_grad(fun):
-    return jax.jit(jax.value_and_grad(fun))
-
-
-@functools.cache
-def update_of(tx):
-    return jax.jit(lambda grads, state, params, value: tx.update(grads, state, params, value=value))
-
-
-class Step(NamedTuple):
-    """What one update was given, and what it answered; NumPy arrays but for the state."""
-
-    params: np.ndarray
-    value: np.ndarray
-    grads: np.ndarray
-    updates: np.ndarray
-    trial: Trial
-    state: object
-
-    @property
-    def status(self):
-        return Status(int(self.trial.status))
-
-
-def run(tx, fun, x0, *, max_evals=300, dtype=np.float32, evaluate=None):
-    """Updates until a final status; ``evaluate(x, k)``, in place of a function, gives both."""
-    params, real = jnp.asarray(np.asarray(x0, dtype)), np.finfo(dtype).dtype
-    state, steps = tx.init(params), []
-    for k in range(max_evals):
-        value, grads = evaluate(params, k) if evaluate else value_and_grad(fun)(params)
-        value, grads = jnp.asarray(value, real), jnp.asarray(grads, dtype)
-        updates, state = update_of(tx)(grads, state, params, value)
-        seen = jax.device_get((params, value, grads, updates, find_trial(state)))
-        steps.append(Step(*seen, state))
-        params = optax.apply_updates(params, updates)
-        if steps[-1].status != Status.RUNNING:
-            break
-    return steps
-
-
-def assert_same_bits(one, other):
-    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_array_equal(x, y)
-
-
-def anchor(trial):
-    return trial.anchor_params, trial.anchor_value, trial.anchor_grad, trial.grad_norm
-
+run = functools.partial(trials.run, dtype=np.float32)
 
 # Facts of every run.
 

@@ -17,6 +17,8 @@ from cs231n_optax import Status
 TRANSFORMATIONS = {
     "lbfgs": co.lbfgs(),
     "bfgs": co.bfgs(),
+    "newton": co.newton(),
+    "newton_cg": co.newton_cg(),
     "descent": co.with_line_search(optax.identity()),
     "sgd": co.sgd(0.05),
     "momentum": co.momentum(0.01),
@@ -27,6 +29,8 @@ TRANSFORMATIONS = {
     "optax.adam": optax.adam(0.1),
     "optax.lbfgs": optax.lbfgs(),  # needs value, grad and value_fn
 }
+# Which evaluate more, through value_fn: Optax's line search, and the second derivatives.
+EVALUATE_MORE = ("optax.lbfgs", "newton", "newton_cg")
 SEARCHES = ("lbfgs", "bfgs", "descent")  # which may reject points
 BFGS, DESCENT, SGD, ADAM = (TRANSFORMATIONS[name] for name in ("bfgs", "descent", "sgd", "adam"))
 
@@ -167,7 +171,7 @@ class TestEveryTransformation:
             result = solve(X0, max_evals=max_evals)
             jax.block_until_ready(result)
             executed = counted.since()
-            if name == "optax.lbfgs":  # whose own line search evaluates more, through value_fn
+            if name in EVALUATE_MORE:
                 assert executed >= result.num_evals
             else:
                 assert executed == result.num_evals
@@ -229,9 +233,10 @@ def logistic():
 
 
 class TestAgainstScipy:
-    @pytest.mark.parametrize("name", ["lbfgs", "bfgs"])
+    @pytest.mark.parametrize("name", ["lbfgs", "bfgs", "newton", "newton_cg"])
     def test_rosenbrock(self, name):
         start = np.array([-1.2, 1.0, -0.5, 0.8, 1.2])
+        start = start[:3] if "newton" in name else start  # from 4 on there is a second minimum
         best = scipy.optimize.minimize(
             scipy.optimize.rosen, start, jac=scipy.optimize.rosen_der, options={"gtol": 1e-8}
         )
@@ -244,7 +249,7 @@ class TestAgainstScipy:
         np.testing.assert_allclose(result.params, best.x, rtol=1e-6)
         np.testing.assert_allclose(result.value, best.fun, atol=1e-12)
 
-    @pytest.mark.parametrize("name", ["lbfgs", "descent", "nesterov"])
+    @pytest.mark.parametrize("name", ["lbfgs", "newton", "newton_cg", "descent", "nesterov"])
     def test_logistic_regression(self, name):
         loss, best = logistic()
         tx = co.nesterov(0.5) if name == "nesterov" else TRANSFORMATIONS[name]
@@ -294,6 +299,55 @@ class TestStatus:
         result = solver("momentum")[0](X0, center=0.3, tol=0.0, max_evals=999)
         assert status_of(result) == Status.BUDGET
         assert result.num_evals == 999
+
+    @pytest.mark.parametrize("start", [[0.0, 0.0], [1.0, 0.0]])
+    def test_at_a_saddle(self, start):
+        """Of x² - y² + y⁴/4: on the line y = 0 no gradient leads away from it."""
+
+        @functools.partial(jax.jit, static_argnums=1)
+        def solve(x0, leave_saddles):
+            tx = co.newton(leave_saddles=leave_saddles)
+            return co.minimize(lambda x: x[0] ** 2 - x[1] ** 2 + x[1] ** 4 / 4, x0, tx)
+
+        stays, leaves = (solve(np.float32(start), leave) for leave in (False, True))
+        assert status_of(stays) in (Status.SADDLE, Status.CONVERGED)
+        if start == [0, 0]:
+            assert (status_of(stays), stays.num_evals) == (Status.SADDLE, 1)
+        if status_of(stays) == Status.SADDLE:
+            np.testing.assert_array_equal(stays.params[1], 0)
+        assert status_of(leaves) == Status.CONVERGED
+        np.testing.assert_allclose(np.abs(leaves.params), [0, np.sqrt(2)], atol=1e-3)
+        np.testing.assert_allclose(leaves.value, -1, rtol=1e-5)
+
+    def test_of_newton_asks_what_is_left_to_gain(self):
+        """Of x⁴/4 from 10⁴ a gradient of 10⁷ is small, against the first, at x = 215 already.
+
+        There Newton's step promises g²/2h = x⁴/6, which is to be 10⁻³ (1 + x⁴/4) at most.
+        """
+        with jax.enable_x64(True):
+            solve = jax.jit(
+                lambda max_evals: co.minimize(
+                    lambda x: x**4 / 4, 1e4, TRANSFORMATIONS["newton"], max_evals=max_evals
+                )
+            )
+            result = solve(1000)
+            before = solve(result.num_evals - 1)
+        assert (status_of(result), status_of(before)) == (Status.CONVERGED, Status.BUDGET)
+        for end, level in ((result, True), (before, False)):
+            x = float(end.params)
+            assert abs(x) ** 3 <= 1e-5 * 1e12
+            assert (x**4 / 6 <= 1e-3 * (1 + x**4 / 4)) == level
+
+    def test_of_a_method_that_cant_say_it_asks_nothing(self):
+        """The gradient of x⁴/4 alone ends it: with the rate 10⁻⁹ the first step is one of 10³."""
+        with jax.enable_x64(True):
+            result = co.minimize(lambda x: x**4 / 4, 1e4, co.sgd(1e-9), tol=0.5)
+        assert status_of(result) == Status.CONVERGED
+        x, steps = 1e4, 0
+        while x**3 > 0.5e12:
+            x, steps = x - 1e-9 * x**3, steps + 1
+        np.testing.assert_allclose(result.params, x, rtol=1e-12)
+        assert result.num_steps == steps
 
     def test_a_python_budget_above_int32(self):
         assert status_of(co.minimize(bowl, X0, SGD, max_evals=2**40)) == Status.CONVERGED
@@ -587,6 +641,29 @@ class TestProgress:
             if not after.accepted:
                 assert_same_bits(after.params, before.params)
 
+    @pytest.mark.parametrize("name", ["lbfgs", "newton_cg", "adam"])
+    def test_is_told_of_the_trial_also_when_it_is_rejected(self, name):
+        heard = []
+
+        @jax.jit
+        def solve(x0):
+            tx = TRANSFORMATIONS[name]
+            return co.minimize(rosenbrock, x0, tx, max_evals=30, callback=heard.append)
+
+        jax.block_until_ready(solve(np.array([-1.2, 1.0], np.float32)))
+        jax.effects_barrier()
+        assert len(heard) == 30
+        assert all(p.accepted for p in heard) == (name == "adam")
+        for p in heard:
+            x, y = np.float64(p.trial_params)
+            value = 100 * (y - x**2) ** 2 + (1 - x) ** 2
+            np.testing.assert_allclose(p.trial_value, value, rtol=1e-3, atol=1e-6)
+            if p.accepted:
+                assert_same_bits((p.trial_params, p.trial_value), (p.params, p.value))
+            else:
+                assert np.any(p.trial_params != p.params)
+                assert name == "lbfgs" or p.trial_value > p.value
+
     def test_without_a_callback_the_program_stays_on_the_device(self):
         def solve(x0, callback=None):
             return co.minimize(bowl, x0, DESCENT, callback=callback).params
@@ -594,6 +671,29 @@ class TestProgress:
         assert "callback" not in jax.jit(solve).lower(X0).as_text()
         program = jax.jit(functools.partial(solve, callback=print)).lower(X0)
         assert "callback" in program.as_text()
+
+
+class TestTolerance:
+    def test_newton_cg_computes_no_product_at_the_end(self):
+        """It hears the tolerance; a loop that doesn't tell it computes some at the last point."""
+        tx = TRANSFORMATIONS["newton_cg"]
+
+        @jax.jit
+        def step(params, state):
+            value, grads = jax.value_and_grad(bowl)(params)
+            updates, state = tx.update(grads, state, params, value=value, value_fn=bowl)
+            return optax.apply_updates(params, updates), state
+
+        with jax.enable_x64(True):
+            x0 = jnp.asarray(X0, float)
+            result = jax.jit(lambda x: co.minimize(bowl, x, tx))(x0)
+            params, state, counts = x0, tx.init(x0), []
+            for _ in range(int(result.num_evals)):
+                params, state = step(params, state)
+                counts.append(int(optax.tree.get(state, "num_hvps")))
+            np.testing.assert_allclose(co.accepted_params(state), result.params, rtol=1e-10)
+        assert status_of(result) == Status.CONVERGED
+        assert optax.tree.get(result.state, "num_hvps") == counts[-2] < counts[-1]
 
 
 RNG = np.random.default_rng(5)
