@@ -40,16 +40,16 @@ def scale_by_newton(
 ) -> optax.GradientTransformationExtraArgs:
     """Newton's direction, the lecture's formula as it stands.
 
-        (H + δ I)⁻¹ g,        or with ``saddle_free``  (|H| + δ I)⁻¹ g
+        (H + δ I)⁻¹ g,        or with ``saddle_free``  (abs(H) + δ I)⁻¹ g
 
-    of a quadratic it gives the step to the stationary point, in one update; so it is attracted by
-    saddles and maxima where H has negative eigenvalues. |H| has their absolute values instead, and
+    Of a quadratic it gives the step to the stationary point, in one update; so it is attracted by
+    saddles and maxima where H has negative eigenvalues. abs(H) has their absolute values, and
     its direction always ascends. `newton` is the method that needs neither luck nor damping.
 
     Args:
       damping: δ >= 0, a number or a scalar array (may be traced). With 0 and a singular H the
         direction is not finite.
-      saddle_free: whether to take |H|, by an eigen-decomposition; else H, by an LU
+      saddle_free: whether to take abs(H), by an eigen-decomposition; else H, by an LU
         decomposition, which does not mind negative eigenvalues.
 
     Returns:
@@ -76,8 +76,8 @@ def scale_by_newton(
       [1. 1.]
 
     Source:
-      Lecture 7-1-9. |H|: Y. N. Dauphin et al., "Identifying and attacking the saddle point problem
-      in high-dimensional non-convex optimization", NeurIPS 2014.
+      Lecture 7-1-9. abs(H): Y. N. Dauphin et al., "Identifying and attacking the saddle point
+      problem in high-dimensional non-convex optimization", NeurIPS 2014.
     """
     damping = _checks.nonnegative("damping", damping)
     saddle_free = _checks.static_bool("saddle_free", saddle_free)
@@ -150,9 +150,9 @@ def newton(*, leave_saddles: bool = True) -> optax.GradientTransformationExtraAr
     (``optax.tree.get(state, "num_hessians")``). A trial with a Hessian that is not finite is
     rejected. In a batch of `jax.vmap` the updates in which no lane accepts its trial skip both.
 
-    Curvature |λ| < N ε max|λ| is rounding. It counts as zero, and where the slope along it is
+    Curvature ``|λ| < N ε max |λ|`` is rounding. It counts as zero, and where the slope along it is
     rounding, too, there is no step that way. A small gradient ends a run only where no λ is below
-    -√ε max|λ|; `minimize` then says CONVERGED, and at a saddle SADDLE if that was asked for.
+    ``-√ε max |λ|``; `minimize` then says CONVERGED, and at a saddle SADDLE if that was asked for.
 
     Args:
       leave_saddles: whether to go on from a saddle, to a minimum. If not, a small gradient ends

@@ -194,7 +194,7 @@ def newton_cg(
       value_fn=loss)`` takes the value at ``params`` and, unless ``gauss_newton`` is given, the
       objective, which is differentiated when a trial is accepted. The same objective belongs to
       every update between two accepted points. Under `jax.jit` with sharded parameters or data the
-      products are computed where these lie. Memory: 5 N numbers, 4 N more during the inner
+      products are computed where these lie. Memory: 4 N numbers, 4 N more during the inner
       iteration, and what one linearisation of the gradient keeps.
 
     Raises:

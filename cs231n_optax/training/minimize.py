@@ -105,7 +105,7 @@ def minimize(
         ‖∇f(x)‖∞ <= atol + tol · max(1, ‖∇f(x₀)‖∞)
 
     where `newton`, which can say what is left to gain, also asks that this be at most 100 times
-    the tolerance, relative to 1 + |f(x)|, with the gradient's tolerance relative to
+    the tolerance, relative to ``1 + |f(x)|``, with the gradient's tolerance relative to
     max(1, ‖∇f(x₀)‖∞), and leaves a saddle. A first gradient that is huge says little by itself.
 
     Pure: under `jax.jit` and `jax.vmap` a lane that has ended stays as it is, and the batch goes on
@@ -124,7 +124,9 @@ def minimize(
       fun: ``fun(x, *args) -> scalar``, differentiable.
       x0: tree of floating or complex arrays, where to start.
       tx: a transformation, of this library or another: `lbfgs`, `bfgs`, `adam`, ... One with a
-        line search may evaluate trial points that it rejects.
+        line search may evaluate trial points that it rejects. Its ``update`` is given ``value``,
+        ``grad``, ``value_fn`` and, if it keeps a record of its trials, ``tolerance``: the largest
+        element of a gradient that would end the run.
       args: further arguments of ``fun``, arrays or trees of them.
       tol: the relative tolerance, >= 0, a number or a scalar array (may be traced).
       atol: the absolute tolerance, >= 0, a number or a scalar array (may be traced).
