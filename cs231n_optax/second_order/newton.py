@@ -143,7 +143,8 @@ def newton(*, leave_saddles: bool = True) -> optax.GradientTransformationExtraAr
     Where H is positive definite and Δ does not matter, this is the lecture's step, and the
     convergence quadratic. Elsewhere the exact solution (Moré and Sorensen's) follows negative
     curvature, and so leaves saddles and maxima, also one that it is started on. The first step is
-    the whole of Newton's, if H is positive definite there: a quadratic takes one.
+    the whole of Newton's, if H is positive definite there and the step not longer than 10⁶
+    max(1, ‖x‖): a quadratic takes one.
 
     One value and one gradient an update, one Hessian and its eigen-decomposition for each accepted
     point: a rejected trial only makes Δ smaller. ``num_hessians``, in the state, counts them
@@ -227,6 +228,7 @@ def _update_model(
         matrix = find_hessian("newton", params, hessian, value_fn)
         fine = jnp.all(jnp.isfinite(matrix))
         eigenvalues, vectors = jnp.linalg.eigh(jnp.where(fine, matrix, 0), symmetrize_input=False)
+        fine &= jnp.all(jnp.isfinite(eigenvalues))
         c = _times(vectors.T, g)
         info = np.finfo(c.dtype)
         size = jnp.max(jnp.abs(eigenvalues), initial=np.sqrt(info.tiny))
