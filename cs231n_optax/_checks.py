@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cs231n_optax import _tree
+
 _SMALLEST_EPS = float(np.finfo(np.float32).tiny)
 
 
@@ -63,6 +65,16 @@ def static_int(name: str, value: Any, *, at_least: int) -> int:
     if value < at_least:
         raise ValueError(f"{name} must be an integer >= {at_least}, got {value}")
     return int(value)
+
+
+def objective(out: Any) -> None:
+    """What an objective returns, as `jax.eval_shape` sees it: a real floating scalar."""
+    if not (
+        isinstance(out, jax.ShapeDtypeStruct)
+        and out.shape == ()
+        and jnp.issubdtype(out.dtype, jnp.floating)
+    ):
+        raise TypeError(f"fun must return a real floating scalar, got {_tree.brief(out)}")
 
 
 def _number(name: str, value: Any, wanted: str, holds: Callable[[float], bool]) -> Any:

@@ -6,7 +6,6 @@ too.
 """
 
 import enum
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -268,5 +267,4 @@ def is_placed(params: Any, anchor: Any, direction: Any, step: jax.Array) -> jax.
         tolerance = PLACED * np.finfo(x.dtype).eps * (jnp.abs(a) + jnp.abs(way))
         return jnp.all(jnp.abs(x - (a + way)) <= tolerance)
 
-    here = jax.tree.leaves(jax.tree.map(leaf, params, anchor, direction))
-    return functools.reduce(jnp.logical_and, here, jnp.ones((), bool))
+    return _tree.every(leaf, params, anchor, direction)

@@ -54,6 +54,17 @@ def vdot(x: Any, y: Any) -> jax.Array:
     return sum((cast(p, dtype) for p in jax.tree.leaves(products)), start=jnp.zeros((), dtype))
 
 
+def every(holds: Callable[..., jax.Array], *trees: Any) -> jax.Array:
+    """Whether a bool scalar of the leaves holds for all of them."""
+    flags = jax.tree.leaves(jax.tree.map(holds, *trees))
+    return functools.reduce(jnp.logical_and, flags, jnp.ones((), bool))
+
+
+def matvec(matrix: jax.Array, vector: jax.Array) -> jax.Array:
+    """A matrix times a vector, at full precision on every device."""
+    return jnp.matmul(matrix, vector, precision="highest")
+
+
 def scale(factor: jax.Array, x: Any) -> Any:
     """Factor · x, with a real factor, in the dtypes of x."""
     return jax.tree.map(lambda x: cast(factor, x.dtype) * x, x)
@@ -163,6 +174,11 @@ def real_dtype(x: Any) -> Any:
 
 
 _finfo = functools.cache(jnp.finfo)
+
+
+def brief(tree: Any) -> str:
+    """The leaves' dtypes and shapes, for messages."""
+    return str(jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree))
 
 
 def find(tree: Any, kind: type) -> list[Any]:

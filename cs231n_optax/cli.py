@@ -349,12 +349,17 @@ def _add_race(commands: Any) -> None:
         help="count the steps until this fraction of the test set is right (default: 0.95 for "
         "digits, else 0.9)",
     )
+    _add_output(add, "race")
+
+
+def _add_output(add: Callable[..., object], folder: str) -> None:
+    """The options that say where the results go."""
     add(
         "--out",
-        default=Path("race"),
+        default=Path(folder),
         type=Path,
         metavar="DIR",
-        help="where the results go; older ones there are replaced (default: race)",
+        help=f"where the results go; older ones there are replaced (default: {folder})",
     )
     add("--quiet", action="store_true", help="print nothing but errors")
 
@@ -558,14 +563,7 @@ def _add_solve(commands: Any) -> None:
         choices=("float32", "float64"),
         help="the precision (default: float64)",
     )
-    add(
-        "--out",
-        default=Path("solve"),
-        type=Path,
-        metavar="DIR",
-        help="where the results go; older ones there are replaced (default: solve)",
-    )
-    add("--quiet", action="store_true", help="print nothing but errors")
+    _add_output(add, "solve")
 
 
 def _solve(options: SolveOptions) -> int:

@@ -168,7 +168,7 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
         # For one lane only where a direction is wanted, in a batch where any lane wants one.
         hy, hg = jax.lax.cond(
             any_lane(turn),
-            lambda: (_times(inverse, y), _times(inverse, g)),
+            lambda: (_tree.matvec(inverse, y), _tree.matvec(inverse, g)),
             lambda: (y, g),
         )
         one, zero = jnp.ones_like(state.decrement), jnp.zeros_like(state.decrement)
@@ -179,15 +179,21 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
             accept,
             restart,
             state.decrement,
-            (_dot(s, y), _dot(s, s), _dot(y, y), _dot(y, hy), _dot(s, state.grads)),
+            (
+                _tree.vdot(s, y),
+                _tree.vdot(s, s),
+                _tree.vdot(y, y),
+                _tree.vdot(y, hy),
+                _tree.vdot(s, state.grads),
+            ),
         )
         s = new.theta * s + (1 - new.theta) * new.scale * hy
         cross = jnp.outer(hy, s)
         updated = new.scale * inverse + new.outer * jnp.outer(s, s) - new.cross * (cross + cross.T)
         inverse = jnp.where(new.keep, updated, inverse)
         identity = jnp.eye(len(g), dtype=inverse.dtype)
-        sg = _dot(s, g)
-        along = new.outer * sg - new.cross * _dot(hy, g)
+        sg = _tree.vdot(s, g)
+        along = new.outer * sg - new.cross * _tree.vdot(hy, g)
         updated_direction = new.scale * hg + along * s - new.cross * sg * hy
         direction = jnp.where(restart, g, jnp.where(new.keep, updated_direction, hg))
         return _tree.unravel(direction, updates), ScaleByBfgsState(
@@ -196,7 +202,7 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
             params=jnp.where(accept, x, state.params),
             grads=jnp.where(accept, g, state.grads),
             inverse_hessian=jnp.where(restart, identity, inverse),
-            decrement=jnp.where(turn, _dot(g, direction), state.decrement),
+            decrement=jnp.where(turn, _tree.vdot(g, direction), state.decrement),
         )
 
     return in_float32(optax.GradientTransformationExtraArgs(init, update))
@@ -235,11 +241,3 @@ def bfgs(
       runs to its limit.
     """
     return with_line_search(scale_by_bfgs(damping=damping), search, unit_step=True)
-
-
-def _dot(x: jax.Array, y: jax.Array) -> jax.Array:
-    return jnp.vdot(x, y, precision="highest")
-
-
-def _times(matrix: jax.Array, vector: jax.Array) -> jax.Array:
-    return jnp.matmul(matrix, vector, precision="highest")

@@ -61,9 +61,7 @@ def hessian_matrix(fun: Callable[[Any], Any], params: Any, *, batch_size: int = 
     def flat_fun(x: jax.Array) -> Any:
         return fun(_tree.unravel(x, params))
 
-    out = jax.eval_shape(flat_fun, x)
-    if jnp.shape(out) or not jnp.issubdtype(out.dtype, jnp.floating):
-        raise TypeError(f"fun must return a real floating scalar, got {out.dtype}{list(out.shape)}")
+    _checks.objective(jax.eval_shape(flat_fun, x))
     if x.size <= batch_size:
         hessian = jax.hessian(flat_fun)(x)
     else:
@@ -133,7 +131,7 @@ def find_hessian(method: str, params: Any, hessian: Any, value_fn: Any) -> jax.A
         return hessian_matrix(value_fn, params)
     x = jax.eval_shape(_wide_ravel, params)
     blocks = getattr(hessian, "shape", None) != (x.size, x.size)
-    matrix = _tree.as_array(_of_blocks(hessian, params) if blocks else hessian)
+    matrix = _tree.as_array(_of_blocks(hessian, params, x.size) if blocks else hessian)
     if jnp.iscomplexobj(matrix):
         raise ValueError(f"hessian must be real, got {matrix.dtype}")
     matrix = _tree.cast(matrix, x.dtype)
@@ -155,10 +153,9 @@ def _wide_ravel(tree: Any) -> jax.Array:
     return _tree.ravel(widen_all("parameter", tree))
 
 
-def _of_blocks(hessian: Any, params: Any) -> jax.Array:
+def _of_blocks(hessian: Any, params: Any, size: int) -> jax.Array:
     """The matrix whose blocks, a tree of trees, `jax.hessian` gives."""
     structure, leaves = jax.tree.structure(params), jax.tree.leaves(params)
-    size = jax.eval_shape(_wide_ravel, params).size
 
     def block(of: Any, row: Any, column: Any) -> jax.Array:
         shape = getattr(of, "shape", None)

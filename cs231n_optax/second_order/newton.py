@@ -90,7 +90,9 @@ def scale_by_newton(
         delta = jnp.asarray(damping, g.dtype)
         if saddle_free:
             eigenvalues, vectors = jnp.linalg.eigh(hessian)
-            return _times(vectors, _times(vectors.T, g) / (jnp.abs(eigenvalues) + delta))
+            return _tree.matvec(
+                vectors, _tree.matvec(vectors.T, g) / (jnp.abs(eigenvalues) + delta)
+            )
         return jnp.linalg.solve(hessian + delta * jnp.eye(len(g), dtype=g.dtype), g)
 
     def update(
@@ -229,7 +231,7 @@ def _update_model(
         fine = jnp.all(jnp.isfinite(matrix))
         eigenvalues, vectors = jnp.linalg.eigh(jnp.where(fine, matrix, 0), symmetrize_input=False)
         fine &= jnp.all(jnp.isfinite(eigenvalues))
-        c = _times(vectors.T, g)
+        c = _tree.matvec(vectors.T, g)
         info = np.finfo(c.dtype)
         size = jnp.max(jnp.abs(eigenvalues), initial=np.sqrt(info.tiny))
         saddle = jnp.any(eigenvalues < -np.sqrt(info.eps) * size)
@@ -257,15 +259,11 @@ def _update_model(
 def _step_of_model(state: NewtonState, radius: jax.Array, like: optax.Params) -> ModelStep:
     least = minimize_in_ball(state.eigenvalues, state.coordinates, radius)
     return ModelStep(
-        step=_tree.unravel(_times(state.eigenvectors, least.u), like),
+        step=_tree.unravel(_tree.matvec(state.eigenvectors, least.u), like),
         decrease=least.decrease,
-        slope=jnp.vdot(state.coordinates, least.u),
+        slope=_tree.vdot(state.coordinates, least.u),
         length=least.length,
     )
-
-
-def _times(matrix: jax.Array, vector: jax.Array) -> jax.Array:
-    return jnp.matmul(matrix, vector, precision="highest")
 
 
 def _parabola_minimum(

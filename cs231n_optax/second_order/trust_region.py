@@ -183,7 +183,7 @@ def with_trust_region(
             trial.anchor_value,
             _judgement.noise(state.progress),
             first,
-            _is_same(params, trial.anchor_params),
+            _tree.every(lambda x, a: jnp.all(x == a), params, trial.anchor_params),
         )
 
         # A model of its own for a trial that was good enough; one that is not finite rejects it.
@@ -254,7 +254,10 @@ def _hear(
     first: jax.Array,
     same: jax.Array,
 ) -> Region:
-    """The answer about a trial, and the radius that follows from it."""
+    """The answer about a trial, and the radius that follows from it.
+
+    ``same`` says that the step has fallen below rounding: the trial is the anchor.
+    """
     finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
     floor = jnp.maximum(NOISE * np.finfo(value.dtype).eps * jnp.abs(anchor_value), noise)
     reduction = anchor_value - value
@@ -281,9 +284,3 @@ def _hear(
         length=old.length,
         answer=jnp.where(first, jnp.where(finite, ACCEPT, FAIL), answer),
     )
-
-
-def _is_same(params: Any, anchor: Any) -> jax.Array:
-    """Whether a trial is its anchor, the step having fallen below rounding."""
-    same = jax.tree.leaves(jax.tree.map(lambda x, a: jnp.all(x == a), params, anchor))
-    return functools.reduce(jnp.logical_and, same, jnp.ones((), bool))

@@ -23,8 +23,6 @@ from cs231n_optax.second_order.hessian import hvp
 RUNNING, CONVERGED, BUDGET, SADDLE = (
     np.int32(status) for status in (Status.RUNNING, Status.CONVERGED, Status.BUDGET, Status.SADDLE)
 )
-
-
 GAIN = 100  # times the relative tolerance of the gradient: that of the value, see `minimize`
 
 
@@ -300,29 +298,22 @@ def _solve(
 def _check_output(out: Any, has_aux: bool) -> None:
     if has_aux:
         if not isinstance(out, tuple | list) or len(out) != 2:
-            raise TypeError(f"with has_aux=True fun must return (value, aux), got {_brief(out)}")
+            raise TypeError(
+                f"with has_aux=True fun must return (value, aux), got {_tree.brief(out)}"
+            )
         out = out[0]
-    if not (
-        isinstance(out, jax.ShapeDtypeStruct)
-        and out.shape == ()
-        and jnp.issubdtype(out.dtype, jnp.floating)
-    ):
-        raise TypeError(f"fun must return a real floating scalar, got {_brief(out)}")
+    _checks.objective(out)
 
 
 def _check_state(state: Any, start: Any) -> None:
     got, expected = jax.tree.structure(state), jax.tree.structure(start)
     if got == expected:
-        got, expected = _brief(jax.tree.leaves(state)), _brief(jax.tree.leaves(start))
+        got, expected = _tree.brief(jax.tree.leaves(state)), _tree.brief(jax.tree.leaves(start))
     if got != expected:
         raise ValueError(
             "state is not one of this transformation and these parameters: got "
             f"{got}, expected {expected}"
         )
-
-
-def _brief(tree: Any) -> str:
-    return str(jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree))
 
 
 def _like(x: jax.Array, param: jax.Array) -> jax.Array:
