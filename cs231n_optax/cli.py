@@ -683,10 +683,16 @@ def _interrupted_once() -> Iterator[_Hearing]:
 
         return call
 
-    previous = signal.signal(signal.SIGINT, interrupt)
+    def report_discarded(discarded: Any) -> None:
+        if not issubclass(discarded.exc_type, KeyboardInterrupt):  # which `attentive` raises again
+            previous_hook(discarded)
+
+    previous, previous_hook = signal.signal(signal.SIGINT, interrupt), sys.unraisablehook
+    sys.unraisablehook = report_discarded
     try:
         yield _Hearing(ignore, attentive)
     finally:
+        sys.unraisablehook = previous_hook
         signal.signal(signal.SIGINT, previous)
 
 
