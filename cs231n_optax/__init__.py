@@ -1,29 +1,41 @@
 """The optimisation half of CS231n's lecture 7, on JAX and Optax."""
 
-# 7-1-3 ... 7-1-7: first-order methods
-# 7-1-9, 7-1-10: line searches, quasi-Newton methods
+# 7-1-9, 7-1-10: where a method with a line search stands
 from cs231n_optax._trial import Status, accepted, accepted_params, status
+
+# 7-1-11: averages over one run
+from cs231n_optax.averaging.polyak import averaged_params, polyak_average
+from cs231n_optax.averaging.snapshots import snapshot_params, snapshots, snapshots_filled
+
+# 7-1-3 ... 7-1-7: first-order methods
 from cs231n_optax.first_order.adagrad import adagrad, scale_by_adagrad
 from cs231n_optax.first_order.adam import adam, scale_by_adam
 from cs231n_optax.first_order.momentum import momentum, scale_by_momentum
 from cs231n_optax.first_order.nesterov import nesterov, nesterov_iterate, scale_by_nesterov
 from cs231n_optax.first_order.rmsprop import rmsprop, scale_by_rmsprop
 from cs231n_optax.first_order.sgd import sgd
+
+# 7-1-9, 7-1-10: line searches
 from cs231n_optax.line_search.backtracking import backtracking
 from cs231n_optax.line_search.with_line_search import with_line_search
 from cs231n_optax.line_search.wolfe import wolfe
 
 # 7-1-8: learning-rate decays; 7-1-11: the cyclic one
 from cs231n_optax.schedules import cyclic_cosine, exponential_decay, inverse_time_decay, step_decay
+
+# 7-1-9, 7-1-10: second-order methods
 from cs231n_optax.second_order.bfgs import bfgs, scale_by_bfgs
 from cs231n_optax.second_order.hessian import hessian_matrix, hvp
 from cs231n_optax.second_order.lbfgs import lbfgs, scale_by_lbfgs
 from cs231n_optax.second_order.newton import newton, scale_by_newton
 from cs231n_optax.second_order.newton_cg import newton_cg
 
-# training with any of them
+# training with any of them; 7-1-11: ensembles
+from cs231n_optax.training.ensemble import ensemble_predict, fit_members
 from cs231n_optax.training.fit import FitHistory, FitResult, FitState, fit
 from cs231n_optax.training.minimize import MinimizeProgress, MinimizeResult, minimize
+from cs231n_optax.training.sharding import state_sharding
+from cs231n_optax.training.sweep import SweepProgress, SweepResult, best_row, sweep, write_csv
 
 __all__ = [
     "FitHistory",
@@ -32,15 +44,21 @@ __all__ = [
     "MinimizeProgress",
     "MinimizeResult",
     "Status",
+    "SweepProgress",
+    "SweepResult",
     "accepted",
     "accepted_params",
     "adagrad",
     "adam",
+    "averaged_params",
     "backtracking",
+    "best_row",
     "bfgs",
     "cyclic_cosine",
+    "ensemble_predict",
     "exponential_decay",
     "fit",
+    "fit_members",
     "hessian_matrix",
     "hvp",
     "inverse_time_decay",
@@ -51,6 +69,7 @@ __all__ = [
     "nesterov_iterate",
     "newton",
     "newton_cg",
+    "polyak_average",
     "rmsprop",
     "scale_by_adagrad",
     "scale_by_adam",
@@ -61,8 +80,14 @@ __all__ = [
     "scale_by_newton",
     "scale_by_rmsprop",
     "sgd",
+    "snapshot_params",
+    "snapshots",
+    "snapshots_filled",
+    "state_sharding",
     "status",
     "step_decay",
+    "sweep",
     "with_line_search",
     "wolfe",
+    "write_csv",
 ]

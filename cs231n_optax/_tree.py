@@ -1,11 +1,13 @@
 """Arithmetic on pytrees: what the rules need and `jax.tree.map` does not give."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 Rule = Callable[..., tuple[jax.Array, ...]]
 
@@ -15,9 +17,24 @@ def abs_squared(x: jax.Array) -> jax.Array:
     return x.real**2 + x.imag**2 if jnp.iscomplexobj(x) else x * x
 
 
+def bias_correction(b: Any, count: jax.typing.ArrayLike) -> jax.Array:
+    """1 / (1 - bᵗ), for a decaying mean that started at zero t updates ago.
+
+    With -expm1(t log b) for 1 - bᵗ, since for b near 1 the difference loses digits: at t = 1 and
+    b = 0.999 float32 would keep four.
+    """
+    log_b = jnp.log(b) if isinstance(b, jax.Array) else math.log(b) if b > 0 else -math.inf
+    return -1 / jnp.expm1(jnp.asarray(count, float) * jnp.asarray(log_b, float))
+
+
 def zeros_like(tree: Any) -> Any:
     """Zeros with the leaves' shapes, dtypes and shardings, never weakly typed."""
     return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=jnp.result_type(x)), tree)
+
+
+def zero_rows(tree: Any, m: int) -> Any:
+    """Zeros for every leaf in m rows, (m, *shape), each row sharded as the leaf is."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (m, *x.shape)), zeros_like(tree))
 
 
 def copy(tree: Any) -> Any:
@@ -50,8 +67,26 @@ def _selects_itself(node: Any) -> bool:
 def vdot(x: Any, y: Any) -> jax.Array:
     """Σ Re(x̄ y) over all leaves: the inner product of the trees as real vectors."""
     dtype = scalar_dtype(x)
-    products = jax.tree.map(lambda a, b: jnp.vdot(a, b, precision="highest").real, x, y)
+    products = jax.tree.map(_inner, x, y)
     return sum((cast(p, dtype) for p in jax.tree.leaves(products)), start=jnp.zeros((), dtype))
+
+
+def _inner(rows: jax.Array, x: jax.Array) -> jax.Array:
+    """Σ Re(rows x̄) over the axes of x, the last of rows.
+
+    Over all of them at once: flattened first, an array whose later axes are sharded would be
+    gathered on every device.
+    """
+    x = jnp.conj(x)
+    return jnp.tensordot(
+        rows, x, axes=x.ndim, precision="highest", out_sharding=_everywhere(x)
+    ).real
+
+
+def _everywhere(x: jax.Array) -> NamedSharding | None:
+    """On all devices, where types say so (the axes of the mesh are explicit); else left to XLA."""
+    mesh = jax.typeof(x).sharding.mesh
+    return NamedSharding(mesh, PartitionSpec()) if mesh.explicit_axes else None
 
 
 def every(holds: Callable[..., jax.Array], *trees: Any) -> jax.Array:
@@ -77,34 +112,29 @@ def axpy(factor: jax.Array, x: Any, y: Any) -> Any:
 
 def rows_dot(rows: Any, x: Any) -> jax.Array:
     """The inner products of x with each of m rows, trees of arrays (m, *shape of x): (m,)."""
-
-    def leaf(rows: jax.Array, x: jax.Array) -> jax.Array:
-        rows, x = rows.reshape(rows.shape[0], -1), x.reshape(-1)
-        if x.dtype.kind == "c":
-            return jnp.matmul(rows, x.conj(), precision="highest").real
-        return jnp.matmul(rows, x, precision="highest")
-
-    products = [leaf(r, a) for r, a in zip(jax.tree.leaves(rows), jax.tree.leaves(x), strict=True)]
-    return functools.reduce(jnp.add, [cast(p, scalar_dtype(x)) for p in products])
+    dtype = scalar_dtype(x)
+    products = jax.tree.map(lambda x, rows: cast(_inner(rows, x), dtype), x, rows)
+    return functools.reduce(jnp.add, jax.tree.leaves(products))
 
 
 def combine(weights: jax.Array, rows: Any) -> Any:
     """Σᵢ weights[i] · rows[i], the inverse of `rows_dot` in its shapes."""
+    return jax.tree.map(
+        lambda rows: jnp.tensordot(cast(weights, rows.dtype), rows, axes=1, precision="highest"),
+        rows,
+    )
 
-    def leaf(rows: jax.Array) -> jax.Array:
-        flat = rows.reshape(rows.shape[0], -1)
-        return jnp.matmul(cast(weights, rows.dtype), flat, precision="highest").reshape(
-            rows.shape[1:]
-        )
 
-    return jax.tree.map(leaf, rows)
+def num_reals(tree: Any) -> int:
+    """How many real numbers there are in a tree, of arrays or of their shapes."""
+    return sum(x.size * (2 if x.dtype.kind == "c" else 1) for x in jax.tree.leaves(tree))
 
 
 def ravel(tree: Any) -> jax.Array:
     """All numbers of a tree in one real vector; of a complex leaf, the real parts come first."""
     dtype = scalar_dtype(tree)
     parts = [
-        part.reshape(-1).astype(dtype)
+        jnp.reshape(part, -1, out_sharding=_everywhere(part)).astype(dtype)
         for leaf in jax.tree.leaves(tree)
         for part in ([leaf.real, leaf.imag] if jnp.iscomplexobj(leaf) else [jnp.asarray(leaf)])
     ]
@@ -119,7 +149,11 @@ def unravel(flat: jax.Array, like: Any) -> Any:
         size, dtype = jnp.size(leaf), real_dtype(leaf)
         parts = 2 if jnp.iscomplexobj(leaf) else 1
         pieces = [
-            flat[start + i * size : start + (i + 1) * size].reshape(jnp.shape(leaf)).astype(dtype)
+            jnp.reshape(
+                flat[start + i * size : start + (i + 1) * size],
+                jnp.shape(leaf),
+                out_sharding=jax.typeof(leaf).sharding if _everywhere(leaf) else None,
+            ).astype(dtype)
             for i in range(parts)
         ]
         leaves.append(jax.lax.complex(*pieces) if parts == 2 else pieces[0])
@@ -145,8 +179,7 @@ def scalar_dtype(tree: Any) -> Any:
 def norm(tree: Any) -> jax.Array:
     """The Euclidean norm over all leaves, accumulated in float32 or wider; 0 for an empty tree."""
     leaves = [widen(x) for x in jax.tree.leaves(tree)]
-    squares = [jnp.vdot(x, x, precision="highest").real for x in leaves]
-    return jnp.sqrt(sum(squares, start=jnp.zeros((), float)))
+    return jnp.sqrt(sum((_inner(x, x) for x in leaves), start=jnp.zeros((), float)))
 
 
 def widen(x: Any) -> jax.Array:

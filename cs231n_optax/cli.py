@@ -1,8 +1,9 @@
-"""The command line: ``cs231n-optax race`` and ``solve``, or ``python -m cs231n_optax race``.
+"""The command line: ``cs231n-optax race``, ``sweep`` and ``solve``, or ``python -m cs231n_optax``.
 
 Names become functions here and nowhere else: METHODS, DECAYS, DATASETS and MODELS are the tables of
-``race``, PROBLEMS, SEARCHES and METHODS those of ``solve``. A subcommand is one function that adds
-a parser and says what runs it; `_parser` lists them.
+``race`` and, with HYPERPARAMETERS, of ``sweep``; PROBLEMS, SEARCHES and METHODS are those of
+``solve``. A subcommand is one function that adds a parser and says what runs it; `_parser` lists
+them.
 
 Exit status: 0, also for a method that diverged or did not converge: that is a result; 1 if the
 results can't be written; 2 after one line on stderr that says what is wrong with the input, with
@@ -13,24 +14,28 @@ import argparse
 import contextlib
 import importlib
 import importlib.metadata
+import inspect
 import io
 import math
+import os
 import re
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
+import jax
 import numpy as np
 import optax
 
 import cs231n_optax
-from cs231n_optax.gallery import race, solve
+from cs231n_optax.gallery import race, solve, sweep_study
 from cs231n_optax.problems import datasets, landscapes, networks, regressions
+from cs231n_optax.training.sweep import OtherSweepError
 
 PROGRAM = "cs231n-optax"
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -59,7 +64,7 @@ MODELS: dict[str, Callable[..., networks.Network]] = {
 
 
 class Decay(NamedTuple):
-    """A decay of the learning rate, and what suits a race of so many steps."""
+    """A decay of the learning rate, and what suits a run of so many steps."""
 
     schedule: Callable[..., optax.Schedule]
     parameters: Callable[[int], dict[str, float]]
@@ -76,7 +81,7 @@ DECAYS = {
     "step": Decay(
         cs231n_optax.step_decay,
         lambda steps: {"every": steps / 4, "factor": 0.5},
-        "α halved after each quarter of the race",
+        "α halved after each quarter of the steps",
     ),
     "exponential": Decay(
         cs231n_optax.exponential_decay,
@@ -109,6 +114,36 @@ LEARNING_RATES = {
         ("cnn", "digits", 0.3, 0.03, 0.03, 0.1, 0.003, 0.003, 0.01),
         ("cnn", "mnist5k", 0.05, 0.01, 0.005, 0.02, 0.003, 0.001, 0.002),
     )
+}
+
+# Where sweep looks for a learning rate if it is not told, and race --tune for that of each method.
+RATES = sweep_study.Range(1e-4, 10.0, log=True)
+
+
+class Hyperparameter(NamedTuple):
+    """A number of some methods or decays: what their functions call it, whose it is, what it is."""
+
+    argument: str
+    owners: tuple[str, ...]
+    about: str
+
+
+# The options of sweep, in the order of its axes.
+HYPERPARAMETERS = {
+    "learning_rate": Hyperparameter(
+        "learning_rate", tuple(METHODS), "α, what the decay begins with"
+    ),
+    "rho": Hyperparameter("rho", ("momentum", "nesterov"), "ρ, the friction of the velocity"),
+    "beta": Hyperparameter("decay", ("rmsprop",), "β, of the mean square"),
+    "b1": Hyperparameter("b1", ("adam-uncorrected", "adam"), "β₁, of the mean"),
+    "b2": Hyperparameter("b2", ("adam-uncorrected", "adam"), "β₂, of the mean square"),
+    "eps": Hyperparameter(
+        "eps", ("adagrad", "rmsprop", "adam-uncorrected", "adam"), "ε, added to the root"
+    ),
+    "decay_every": Hyperparameter("every", ("step",), "steps between two drops"),
+    "decay_factor": Hyperparameter("factor", ("step",), "what a drop leaves of α"),
+    "decay_rate": Hyperparameter("rate", ("exponential", "inverse-time"), "k, a step"),
+    "cycle_length": Hyperparameter("cycle_length", ("cyclic-cosine",), "steps of a cycle"),
 }
 
 # What "steps to a stated accuracy" counts to; 0.9 elsewhere.
@@ -160,7 +195,8 @@ Train the methods of the lecture on real images and see who wins.
 All start from the same points, see the same batches in the same order and may
 take the same number of steps; only the rule that turns a gradient into a step
 differs. Each runs from several seeds at once, so that luck can be told from
-merit.
+merit. With --tune the rate of each is found first, by as many runs for one as
+for another: a method that was tuned longer wins for that alone.
 """
 
 _RACE_EXAMPLES = """
@@ -172,6 +208,8 @@ examples:
       what momentum does at the same learning rate
   cs231n-optax race --methods sgd,adam --decay step
       does a decay help?
+  cs231n-optax race --tune 16
+      16 learning rates for each method, and then the race of the best
   cs231n-optax race --data cifar-10-batches-bin --model cnn --steps 3000
       the course's own images, if you have them in their binary version
 
@@ -180,6 +218,37 @@ The table ranks by the final loss on the whole training set. DIR gets race.png
 results).
 """
 
+_SWEEP = """
+Train one method with many values of its hyperparameters and see which do well.
+
+Every configuration starts from the same points, sees the same batches in the
+same order and takes the same number of steps, on every device that JAX sees; on
+a CPU on every core.
+
+The RANGE of a hyperparameter is A:B, values evenly spread from A to B; or A:B:log,
+evenly on a log scale, which suits learning rates; or X alone, which fixes it. One
+range is cut evenly. Several are searched at random: that tries as many different
+values of each as there are configurations, where a grid tries only few (Bergstra
+and Bengio, 2012). What is not given keeps its usual value; if nothing varies, the
+learning rate does, as 1e-4:10:log.
+"""
+
+_SWEEP_EXAMPLES = """
+examples:
+  cs231n-optax sweep
+      the lecture's picture: learning rates that are low, good, high, very high
+  cs231n-optax sweep --method momentum --learning-rate 1e-4:1:log --rho 0:0.99
+      64 pairs at random; with --grid 8 values of each
+  cs231n-optax sweep --method adam --learning-rate 1e-4:1:log \\
+                     --b1 0:0.99 --b2 0.9:0.9999 --num 256
+  cs231n-optax sweep --decay step --learning-rate 0.01:10:log \\
+                     --decay-every 20:500
+
+The table has the ten lowest final losses on the whole training set. DIR gets
+sweep.csv (every configuration), sweep.json (what was asked, versions, the best),
+sweep.png and, as they finish, rows/*.npz: after Ctrl-C the same command goes on
+from there.
+"""
 
 _SOLVE = """
 Minimise a test function with every evaluation in view.
@@ -224,7 +293,27 @@ class RaceOptions(NamedTuple):
     seeds: int
     decay: str
     learning_rate: list[tuple[str, float]]
+    tune: int | None
     accuracy: float | None
+    out: Path
+    quiet: bool
+
+
+class SweepOptions(NamedTuple):
+    """The options of ``sweep`` as they were given."""
+
+    data: str
+    model: str
+    method: str
+    hyperparameters: Mapping[str, float | sweep_study.Range]
+    steps: int
+    batch_size: int
+    seeds: int
+    decay: str
+    num: int
+    grid: bool
+    seed: int | None
+    lane_batch: int | None
     out: Path
     quiet: bool
 
@@ -282,7 +371,7 @@ def _parser() -> argparse.ArgumentParser:
     version = importlib.metadata.version("cs231n_optax")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {version}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_race, _add_solve):
+    for add in (_add_race, _add_sweep, _add_solve):
         add(commands)
     return parser
 
@@ -298,6 +387,47 @@ def _add_race(commands: Any) -> None:
     )
     parser.set_defaults(run=lambda **options: _race(RaceOptions(**options)))
     add = parser.add_argument
+    _add_problem(add)
+    add(
+        "--methods",
+        default=tuple(METHODS),
+        type=_methods,
+        metavar="A,B,...",
+        help=f"who races, of {', '.join(METHODS)} (default: all)",
+    )
+    _add_budget(add, steps=1000, seeds=5)
+    add(
+        "--learning-rate",
+        default=[],
+        action="append",
+        type=_learning_rate,
+        metavar="METHOD=α",
+        help="the rate of one method; give it again for another. The defaults are the best of a "
+        "grid for each method and model on digits and on mnist5k (lowest train loss over the last "
+        "quarter of 1000 steps of 32, from other seeds), so that each races near its own best; on "
+        "other data they are a third of those for mnist5k, a cautious start",
+    )
+    add(
+        "--tune",
+        type=partial(_count, at_least=2),
+        metavar="N",
+        help=f"before the race run every method N times, with N rates from {RATES.low:g} to "
+        f"{RATES.high:g}, evenly on a log scale, as long as the race and from a seed that does not "
+        "race; each then races with its best, the lowest final train loss. The same N and the same "
+        "range for all: with equal budgets a method wins by its merit",
+    )
+    add(
+        "--accuracy",
+        type=_fraction,
+        metavar="X",
+        help="count the steps until this fraction of the test set is right (default: 0.95 for "
+        "digits, else 0.9)",
+    )
+    _add_output(add, "race")
+
+
+def _add_problem(add: Callable[..., object]) -> None:
+    """The options that say what is trained."""
     add(
         "--data",
         default="digits",
@@ -313,43 +443,27 @@ def _add_race(commands: Any) -> None:
         help="softmax regression, a perceptron with one hidden layer of 64, or a small "
         "convolutional net, which wants images (default: mlp)",
     )
-    add(
-        "--methods",
-        default=tuple(METHODS),
-        type=_methods,
-        metavar="A,B,...",
-        help=f"who races, of {', '.join(METHODS)} (default: all)",
-    )
-    add("--steps", default=1000, type=_count, metavar="N", help="updates (default: 1000)")
+
+
+def _add_budget(add: Callable[..., object], *, steps: int, seeds: int) -> None:
+    """The options that say how long, and how the learning rate falls."""
+    add("--steps", default=steps, type=_count, metavar="N", help=f"updates (default: {steps})")
     add("--batch-size", default=32, type=_count, metavar="N", help="images a step (default: 32)")
-    add("--seeds", default=5, type=_count, metavar="N", help="starting points (default: 5)")
+    add(
+        "--seeds",
+        default=seeds,
+        type=_count,
+        metavar="N",
+        help=f"starting points (default: {seeds})",
+    )
     add(
         "--decay",
         default="constant",
         choices=DECAYS,
-        help="what becomes of each learning rate α during the race: "
+        help="what becomes of each learning rate α: "
         + "; ".join(f"{name}, {decay.about}" for name, decay in DECAYS.items())
         + " (default: constant)",
     )
-    add(
-        "--learning-rate",
-        default=[],
-        action="append",
-        type=_learning_rate,
-        metavar="METHOD=α",
-        help="the rate of one method; give it again for another. The defaults are the best of a "
-        "grid for each method and model on digits and on mnist5k (lowest train loss over the last "
-        "quarter of 1000 steps of 32, from other seeds), so that each races near its own best; on "
-        "other data they are a third of those for mnist5k, a cautious start",
-    )
-    add(
-        "--accuracy",
-        type=_fraction,
-        metavar="X",
-        help="count the steps until this fraction of the test set is right (default: 0.95 for "
-        "digits, else 0.9)",
-    )
-    _add_output(add, "race")
 
 
 def _add_output(add: Callable[..., object], folder: str) -> None:
@@ -367,13 +481,18 @@ def _add_output(add: Callable[..., object], folder: str) -> None:
 def _race(options: RaceOptions) -> int:
     report = _report("race")
     _check_folder(options.out, report.FILES)
+    if options.tune is not None:
+        _use_every_core()
     problem = _problem(options)
     setting = _setting(options, problem)
     out, err = (report.Console(stderr=stderr, quiet=options.quiet) for stderr in (False, True))
-    report.introduce(setting, out)
 
     summaries: list[race.Summary] = []
     with _interrupted_once() as interrupts:
+        if setting.tuning is not None:
+            with report.TuningBar(setting, err) as bar:
+                setting = _tuned(setting, problem, interrupts.attentive(bar.hear))
+        report.introduce(setting, out)
         with contextlib.suppress(KeyboardInterrupt), report.Bars(setting, err) as bars:
             for method, rate in setting.learning_rates.items():
                 entrant = _entrant(method, rate, setting)
@@ -413,20 +532,21 @@ def _report(command: str) -> ModuleType:
         ) from error
 
 
-def _check_folder(folder: Path, names: Iterable[str]) -> None:
+def _check_folder(folder: Path, files: Iterable[str], folders: Iterable[str] = ()) -> None:
     """Whether results can be written there, found out at once and without a trace."""
     try:
         nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         with tempfile.TemporaryFile(dir=nearest):
             pass
-        taken = [name for name in names if (folder / name).is_dir()]
+        taken = [f"{name} is a folder" for name in files if (folder / name).is_dir()]
+        taken += [f"{name} is a file" for name in folders if (folder / name).is_file()]
     except OSError as error:
         raise InputError(f"can't write to --out {folder}: {error.strerror}") from error
     if taken:
-        raise InputError(f"can't write to --out {folder}: {taken[0]} is a folder there")
+        raise InputError(f"can't write to --out {folder}: {taken[0]} there")
 
 
-def _problem(options: RaceOptions) -> race.Problem:
+def _problem(options: RaceOptions | SweepOptions) -> race.Problem:
     try:
         dataset = _load(options.data)
     except (ImportError, OSError, ValueError) as error:
@@ -469,7 +589,16 @@ def _setting(options: RaceOptions, problem: race.Problem) -> race.Setting:
         decay=options.decay,
         decay_parameters=DECAYS[options.decay].parameters(options.steps),
         accuracy_goal=options.accuracy or ACCURACY_GOALS.get(options.data, 0.9),
+        tuning=_tuning(options),
     )
+
+
+def _tuning(options: RaceOptions) -> race.Tuning | None:
+    if options.tune is None:
+        return None
+    if options.learning_rate:
+        raise InputError("--tune finds every learning rate: leave out --learning-rate, or --tune")
+    return race.Tuning(options.tune, RATES.low, RATES.high, seed=options.seeds)
 
 
 def _learning_rates(options: RaceOptions) -> dict[str, float]:
@@ -479,17 +608,258 @@ def _learning_rates(options: RaceOptions) -> dict[str, float]:
         raise InputError("--learning-rate names a method twice")
     if strangers := [method for method in given if method not in options.methods]:
         raise InputError(f"--learning-rate {strangers[0]}: this method does not race")
-    if options.data in DATASETS:
-        usual = LEARNING_RATES[options.model, options.data]
-    else:
-        known = LEARNING_RATES[options.model, "mnist5k"]
-        usual = {method: float(f"{rate / 3:.1g}") for method, rate in known.items()}
+    usual = _usual_rates(options)
     return {method: given.get(method, usual[method]) for method in options.methods}
 
 
+def _usual_rates(options: RaceOptions | SweepOptions) -> dict[str, float]:
+    if options.data in DATASETS:
+        return LEARNING_RATES[options.model, options.data]
+    known = LEARNING_RATES[options.model, "mnist5k"]
+    return {method: float(f"{rate / 3:.1g}") for method, rate in known.items()}
+
+
 def _entrant(method: str, rate: float, setting: race.Setting) -> race.Entrant:
-    schedule = DECAYS[setting.decay].schedule(rate, **setting.decay_parameters)
-    return race.Entrant(method, list(METHODS).index(method), rate, METHODS[method](schedule))
+    return race.Entrant(method, list(METHODS).index(method), rate, _method(method, rate, setting))
+
+
+def _method(method: str, rate: Any, setting: race.Setting) -> optax.GradientTransformation:
+    return METHODS[method](DECAYS[setting.decay].schedule(rate, **setting.decay_parameters))
+
+
+def _tuned(setting: race.Setting, problem: race.Problem, hear: Callable[..., None]) -> race.Setting:
+    """The setting with the best learning rates of its tuning."""
+    assert setting.tuning is not None
+    rates = {
+        method: sweep_study.tune(
+            lambda hparams, method=method: _method(method, hparams["learning_rate"], setting),
+            problem,
+            setting.budget,
+            setting.tuning,
+            partial(hear, method),
+        )
+        for method in setting.learning_rates
+    }
+    return setting._replace(learning_rates=rates)
+
+
+def _use_every_core() -> None:
+    """A device for each core of the CPU, if JAX has not started and nobody has said how many."""
+    if jax.config.values["jax_num_cpu_devices"] < 0:
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", os.cpu_count())
+
+
+def _add_sweep(commands: Any) -> None:
+    parser = commands.add_parser(
+        "sweep",
+        help="train one method with many hyperparameters and see which do well",
+        description=_SWEEP,
+        epilog=_SWEEP_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=lambda **options: _sweep(_sweep_options(options)))
+    add = parser.add_argument
+    _add_problem(add)
+    add(
+        "--method",
+        default="sgd",
+        choices=METHODS,
+        metavar="METHOD",
+        help=f"one of {', '.join(METHODS)} (default: sgd)",
+    )
+    for name, (_, owners, about) in HYPERPARAMETERS.items():
+        of = "" if name == "learning_rate" else f" (of {', '.join(owners)})"
+        add(_flag(name), type=_value_or_range, metavar="RANGE", help=about + of)
+    add(
+        "--num",
+        default=64,
+        type=partial(_count, at_least=2),
+        metavar="N",
+        help="configurations (default: 64)",
+    )
+    add(
+        "--grid",
+        action="store_true",
+        help="instead of a random search: every combination of K values of each range, with the "
+        "largest K that makes no more than N",
+    )
+    add(
+        "--seed",
+        type=partial(_count, at_least=0),
+        metavar="S",
+        help="of the random search (default: 0)",
+    )
+    _add_budget(add, steps=500, seeds=1)
+    add(
+        "--lane-batch",
+        type=_count,
+        metavar="B",
+        help="configurations that a device trains at once (default: what proves fastest)",
+    )
+    _add_output(add, "sweep")
+
+
+def _sweep_options(options: dict[str, Any]) -> SweepOptions:
+    given = {name: options.pop(name) for name in HYPERPARAMETERS}
+    given = {name: value for name, value in given.items() if value is not None}
+    return SweepOptions(hyperparameters=given, **options)
+
+
+def _sweep(options: SweepOptions) -> int:
+    report = _report("sweep")
+    _use_every_core()
+    rows = options.out / "rows"
+    _check_folder(options.out, report.FILES, folders=[rows.name])
+    values = _hyperparameters(options)
+    problem = _problem(options)
+    setting = _sweep_setting(options, problem, values)
+    out, err = (report.Console(stderr=stderr, quiet=options.quiet) for stderr in (False, True))
+
+    def make(hparams: Mapping[str, Any]) -> optax.GradientTransformation:
+        return _with_decay(options.method, options.decay, {**setting.fixed, **hparams})
+
+    num_finished = None
+    with _interrupted_once() as interrupts, report.Bar(setting, err) as bar:
+
+        def hear(progress: cs231n_optax.SweepProgress) -> None:
+            nonlocal num_finished
+            if num_finished is None:
+                report.introduce(setting, progress.num_finished, rows, out)
+            num_finished = progress.num_finished
+            bar.hear(progress)
+
+        try:
+            with _refusing_another_sweep(rows):
+                result = sweep_study.run(
+                    make,
+                    problem,
+                    setting,
+                    path=rows,
+                    lane_batch=options.lane_batch,
+                    progress=interrupts.attentive(hear),
+                )
+            interrupts.ignore()
+        except KeyboardInterrupt:
+            if not num_finished:
+                raise
+            _complain(
+                f"interrupted; {num_finished} of {setting.num} configurations are finished and "
+                f"kept in {rows}: the same command goes on from there"
+            )
+            return INTERRUPTED
+        bar.stop()
+        try:
+            report.write(options.out, setting, result)
+        finally:
+            report.conclude(setting, result, out)
+    files = ", ".join(str(options.out / name) for name in report.FILES)
+    out.print(f"Written: {files}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+@contextlib.contextmanager
+def _refusing_another_sweep(rows: Path) -> Iterator[None]:
+    try:
+        yield
+    except OtherSweepError as error:
+        raise InputError(
+            f"{rows} belongs to another sweep: other options, other data or another version of "
+            "JAX; give another --out, or remove that folder"
+        ) from error
+
+
+def _hyperparameters(options: SweepOptions) -> dict[str, float | sweep_study.Range]:
+    """Those of the method and of its decay, every default resolved and every end checked."""
+    method, decay, given = options.method, options.decay, options.hyperparameters
+    usual = _usual_hyperparameters(options)
+    for name, value in given.items():
+        if name not in usual:
+            owners = HYPERPARAMETERS[name].owners
+            kind, this = ("--decay", decay) if owners[0] in DECAYS else ("--method", method)
+            raise InputError(f"{_flag(name)} is for {kind} {' or '.join(owners)}, not for {this}")
+        for end in value[:2] if isinstance(value, sweep_study.Range) else (value,):
+            values = usual | {name: end}
+            try:
+                METHODS[method](**_arguments(method, values))
+                _with_decay(method, decay, values)
+            except ValueError as error:
+                raise InputError(f"{_flag(name)}: {error}") from error
+    values = {**usual, **given}
+    if not any(isinstance(value, sweep_study.Range) for value in values.values()):
+        if "learning_rate" in given:
+            raise InputError("nothing varies: give a range A:B or A:B:log")
+        values["learning_rate"] = RATES
+    return values
+
+
+def _usual_hyperparameters(options: SweepOptions) -> dict[str, Any]:
+    """What a hyperparameter is where nobody says anything."""
+    defaults = inspect.signature(METHODS[options.method]).parameters
+    of_method = {
+        name: defaults[argument].default
+        for name, (argument, owners, _) in HYPERPARAMETERS.items()
+        if options.method in owners
+    }
+    of_decay = {
+        name: DECAYS[options.decay].parameters(options.steps)[argument]
+        for name, (argument, owners, _) in HYPERPARAMETERS.items()
+        if options.decay in owners
+    }
+    return of_method | of_decay | {"learning_rate": _usual_rates(options)[options.method]}
+
+
+def _with_decay(method: str, decay: str, values: Mapping[str, Any]) -> optax.GradientTransformation:
+    arguments = _arguments(method, values)
+    rate = arguments.pop("learning_rate")
+    schedule = DECAYS[decay].schedule(rate, **_arguments(decay, values))
+    return METHODS[method](schedule, **arguments)
+
+
+def _arguments(owner: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a method or of a decay."""
+    return {
+        argument: values[name]
+        for name, (argument, owners, _) in HYPERPARAMETERS.items()
+        if owner in owners
+    }
+
+
+def _sweep_setting(
+    options: SweepOptions,
+    problem: race.Problem,
+    values: Mapping[str, float | sweep_study.Range],
+) -> sweep_study.Setting:
+    """Every default resolved."""
+    dataset, network = problem
+    ranges = {name: x for name, x in values.items() if isinstance(x, sweep_study.Range)}
+    fixed = {name: x for name, x in values.items() if not isinstance(x, sweep_study.Range)}
+    search = "even" if len(ranges) == 1 else "grid" if options.grid else "random"
+    num = options.num
+    if options.seed is not None and search != "random":
+        raise InputError("--seed is for the random search of several ranges")
+    if search == "grid":
+        side = max(k for k in range(1, num + 1) if k ** len(ranges) <= num)
+        num = side ** len(ranges)
+        if side < 2:
+            raise InputError(f"--grid of {len(ranges)} ranges needs --num {2 ** len(ranges)}")
+    return sweep_study.Setting(
+        data=dataset.name,
+        source=options.data,
+        train_examples=len(dataset.x_train),
+        test_examples=len(dataset.x_test),
+        model=options.model,
+        parameters=race.num_parameters(network),
+        method=options.method,
+        decay=options.decay,
+        budget=race.Budget(options.steps, options.batch_size, options.seeds),
+        ranges=ranges,
+        fixed=fixed,
+        search=search,
+        num=num,
+        seed=(options.seed or 0) if search == "random" else None,
+    )
 
 
 def _add_solve(commands: Any) -> None:
@@ -743,9 +1113,11 @@ def _nonnegative(text: str) -> float:
     return x
 
 
-def _count(text: str) -> int:
-    if not (text.isdecimal() and 1 <= int(text) < 2**31):
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1 and < 2^31, got {text!r}")
+def _count(text: str, at_least: int = 1) -> int:
+    if not (text.isdecimal() and at_least <= int(text) < 2**31):
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number >= {at_least} and < 2^31, got {text!r}"
+        )
     return int(text)
 
 
@@ -754,6 +1126,26 @@ def _fraction(text: str) -> float:
     if not 0 < fraction <= 1:
         raise argparse.ArgumentTypeError(f"must be a number in (0, 1], got {text!r}")
     return fraction
+
+
+def _value_or_range(text: str) -> float | sweep_study.Range:
+    log = text.endswith(":log")
+    values = [_float(part) for part in text.removesuffix(":log").split(":")]
+    largest = float(np.finfo(np.float32).max)
+    if len(values) not in ((2,) if log else (1, 2)) or not all(abs(x) <= largest for x in values):
+        raise argparse.ArgumentTypeError(f"must be X, A:B or A:B:log with numbers, got {text!r}")
+    low, high = values[0], values[-1]
+    if len(values) == 1:
+        return low
+    if not low < high:
+        raise argparse.ArgumentTypeError(f"A must be less than B in A:B, got {text!r}")
+    if log and low <= 0:
+        raise argparse.ArgumentTypeError(f"A must be > 0 in A:B:log, got {text!r}")
+    return sweep_study.Range(low, high, log)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _float(text: str) -> float:

@@ -2,6 +2,6 @@
 
 import jax
 
-collect_ignore_glob = ["data/*"]  # a script that needs PyTorch, run by hand
+collect_ignore_glob = ["data/*", "sharded_run.py"]  # scripts, run by hand or by a test
 
 jax.config.update("jax_num_cpu_devices", 2)

@@ -225,6 +225,23 @@ def _gradient_descent(c1, decrease):
     return cs231n_optax.with_line_search(optax.identity(), search)
 
 
+# Momentum with an average behind it, which leaves the updates as they are.
+
+
+def _polyak(decay=0.995, bias_correction=False, uniform=False):
+    average = cs231n_optax.polyak_average(decay, bias_correction=bias_correction, uniform=uniform)
+    return optax.chain(cs231n_optax.momentum(0.1), average)
+
+
+def _snapshots(every):
+    return optax.chain(cs231n_optax.momentum(0.1), cs231n_optax.snapshots(3, every))
+
+
+def averaged_oracle(**hyperparams):
+    del hyperparams
+    return descend(momentum_velocity)(0.1, rho=0.9)
+
+
 METHODS = (
     Method(
         "sgd",
@@ -324,6 +341,15 @@ METHODS = (
         ADAM,
         adam_direction,
         optax.scale_by_adam(**ADAM),
+    ),
+    *(
+        Method(name, make, hyperparams, averaged_oracle, optax.sgd(0.1, momentum=0.9), static)
+        for name, make, hyperparams, static in (
+            ("polyak_average", _polyak, {"decay": 0.995}, {}),
+            ("polyak_average_corrected", _polyak, {"decay": 0.995}, {"bias_correction": True}),
+            ("polyak_average_uniform", _polyak, {}, {"uniform": True}),
+            ("snapshots", _snapshots, {"every": 2}, {}),
+        )
     ),
     Method(
         "scale_by_lbfgs",

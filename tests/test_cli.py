@@ -1,19 +1,25 @@
 """The command line from outside: exit statuses, messages, files."""
 
+import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
+import cs231n_optax
 from cs231n_optax import cli
-from cs231n_optax.gallery import race, solve
+from cs231n_optax.gallery import race, solve, sweep_study
+from cs231n_optax.problems import datasets, networks
 
 FILES = {"race.csv", "race.json", "race.png"}
+SWEEP_FILES = {"sweep.csv", "sweep.json", "sweep.png", "rows"}
 
 
 def save(path, **arrays):
@@ -110,6 +116,8 @@ def no_race(monkeypatch):
         (["--data", "imagenet"], "no such data: imagenet is not digits, mnist5k or a path"),
         (["--data", os.devnull], "not a NumPy .npz archive"),
         (["--data", "."], "no data_batch_*.bin here"),
+        (["--tune", "1"], "--tune: must be a whole number >= 2 and < 2^31, got '1'"),
+        (["--tune", "4", "--learning-rate", "sgd=1"], "leave out --learning-rate, or --tune"),
         (["--out", os.devnull], f"can't write to --out {os.devnull}"),
         (["--out", f"{os.devnull}/race"], f"can't write to --out {os.devnull}/race"),
         (["--out", "/proc/race"], "can't write to --out /proc/race"),
@@ -188,9 +196,22 @@ def test_help(capsys):
     text = help_of("race", capsys)
     for word in (*cli.METHODS, *cli.DATASETS, *cli.MODELS, *cli.DECAYS, "--out", "--quiet"):
         assert word in text
+    text = help_of("sweep", capsys)
+    flags = [cli._flag(name) for name in cli.HYPERPARAMETERS]
+    for word in (*cli.METHODS, *cli.DECAYS, *flags, "--num", "--grid", "--seed", "--lane-batch"):
+        assert word.rpartition("-")[0] in text
     text = help_of("solve", capsys)
     for word in (*cli.SEARCHES, *cli.METHODS, *cli.PROBLEMS, "--start", "--out", "--quiet"):
         assert word.partition("-")[0] in text
+
+
+def test_the_module_does_not_start_jax():
+    code = (
+        "import cs231n_optax.cli, jax\n"
+        "jax.config.update('jax_num_cpu_devices', 3)\n"
+        "assert jax.device_count() == 3\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
 def test_every_default_rate_is_there():
@@ -277,6 +298,43 @@ def test_a_real_ctrl_c_in_a_real_process(tiny, tmp_path):
     assert json.loads((tmp_path / "out" / "race.json").read_text())["complete"] is False
 
 
+# Tuning.
+
+
+def test_every_method_is_tuned_alike(start, monkeypatch, tmp_path, capsys):
+    grids = []
+
+    def sweep(run, grid, **options):
+        grids.append(grid["learning_rate"].tolist())
+        return cs231n_optax.sweep(run, grid, **options)
+
+    monkeypatch.setattr(sweep_study, "sweep", sweep)
+    monkeypatch.setattr(race, "run", pretend)
+    assert start("--tune", "3") == 0
+    assert grids == [pytest.approx([1e-4, 10**-1.5, 10])] * 2
+    out, err = capsys.readouterr()
+    assert "Tuned: each is the best of 3 from 0.0001 to 10, from seed 2, which does not race" in out
+    assert err.splitlines()[-3].startswith("tuning: 6 of 6, adam")
+    configuration = json.loads((tmp_path / "out" / "race.json").read_text())["configuration"]
+    assert configuration["tuning"] == {"runs": 3, "lowest": 1e-4, "highest": 10.0, "seed": 2}
+    assert configuration["learning_rates"].keys() == {"sgd", "adam"}
+    for method, rate in configuration["learning_rates"].items():
+        assert rate in grids[0]
+        end = f"The rate of {method} is an end of the range" in out
+        assert end == (rate in (grids[0][0], grids[0][-1]))
+
+
+def test_ctrl_c_while_tuning(start, no_race, monkeypatch, tmp_path, capsys):
+    def tune(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+
+    monkeypatch.setattr(sweep_study, "tune", tune)
+    assert start("--tune", "3") == 130
+    assert capsys.readouterr() == ("", "cs231n-optax: interrupted, nothing is written\n")
+    assert not (tmp_path / "out").exists()
+
+
 # A disk that fails after the race.
 
 
@@ -292,6 +350,193 @@ def test_results_that_cant_be_written_are_shown(start, monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert "Only sgd finished" in out
     assert "No space left on device" in err.splitlines()[-1]
+
+
+# The sweep.
+
+
+@pytest.fixture
+def start_sweep(tiny, tmp_path):
+    """Run a small sweep with further options; it writes to tmp_path / "out"."""
+
+    def start(*options):
+        small = ["--steps", "4", "--batch-size", "8", "--model", "softmax", "--num", "6"]
+        where = ["--data", tiny, "--out", str(tmp_path / "out")]
+        return cli.main(["sweep", *where, *small, *options])
+
+    return start
+
+
+PAIR = ["--method", "momentum", "--learning-rate", "0.01:1:log", "--rho", "0:0.9"]
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return [{name: float(x) for name, x in row.items()} for row in csv.DictReader(file)]
+
+
+def test_a_sweep_and_how_it_goes_on(start_sweep, tiny, tmp_path, capsys):
+    options = [*PAIR, "--lane-batch", "1"]
+    assert start_sweep(*options) == 0
+    out, err = capsys.readouterr()
+    folder = tmp_path / "out"
+    assert {path.name for path in folder.iterdir()} == SWEEP_FILES
+    assert "Ranges: learning_rate from 0.01 to 1 on a log scale, rho from 0 to 0.9." in out
+    assert "Configurations: 6, a random search" in out
+    assert f"Devices: {jax.device_count()} (cpu)." in out
+    assert "Found" not in out
+    assert err.splitlines()[-1].startswith("momentum: 6 of 6, best train loss 0.")
+    assert not any(ord(c) < 32 and c != "\n" for c in out + err)
+    rows = rows_of(folder / "sweep.csv")
+    assert len(rows) == 6
+
+    best = min(rows, key=lambda row: row["train_loss"])
+    line = next(line.split() for line in out.splitlines() if line.split()[:1] == ["1"])
+    shown = [best["learning_rate"], best["rho"], best["train_loss"], 100 * best["test_accuracy"]]
+    assert [float(x) for x in line[1:]] == pytest.approx(shown, rel=1e-3)
+    data = datasets.load_npz(tiny)
+    network = networks.softmax_regression((3,), 2)
+    init_key, batch_key = jax.random.split(jax.random.key(0))
+    result = cs231n_optax.fit(
+        lambda params, batch: networks.cross_entropy(network.apply(params, batch[0]), batch[1]),
+        network.init(init_key),
+        cs231n_optax.momentum(best["learning_rate"], best["rho"]),
+        (data.x_train, data.y_train),
+        steps=4,
+        batch_size=8,
+        key=batch_key,
+    )
+    loss = networks.cross_entropy(network.apply(result.params, data.x_train), data.y_train)
+    assert best["train_loss"] == pytest.approx(float(loss), rel=1e-5)
+
+    saved = sorted((folder / "rows").iterdir())
+    assert len(saved) == 6 // jax.device_count()
+    saved[1].unlink()
+    times = {path.name: path.stat().st_mtime_ns for path in saved if path != saved[1]}
+    assert start_sweep(*options) == 0
+    assert f"Found in {folder / 'rows'}: 4 of 6 are finished already." in capsys.readouterr().out
+    assert rows_of(folder / "sweep.csv") == rows
+    assert saved[1].exists()
+    assert all((folder / "rows" / name).stat().st_mtime_ns == at for name, at in times.items())
+
+    assert start_sweep(*options, "--steps", "5") == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert f"{folder / 'rows'} belongs to another sweep" in err
+    assert "give another --out, or remove that folder" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "columns", "fixed"),
+    [
+        ([], ["learning_rate"], {}),
+        (
+            ["--method", "adam", "--b1", "0:0.9", "--b2", "0.9:0.99", "--grid", "--num", "8"],
+            ["b1", "b2"],
+            {"eps": 1e-7, "learning_rate": 0.001},
+        ),
+        (
+            ["--method", "rmsprop", "--beta", "0.5:0.9", "--decay", "exponential", "--seeds", "2"],
+            ["beta"],
+            {"eps": 1e-7, "decay_rate": pytest.approx(np.log(10) / 4), "learning_rate": 0.0007},
+        ),
+        (
+            ["--decay", "step", "--decay-every", "1:4", "--decay-factor", "0.1", "--quiet"],
+            ["decay_every"],
+            {"decay_factor": 0.1, "learning_rate": 0.03},
+        ),
+    ],
+)
+def test_what_varies_and_what_is_fixed(options, columns, fixed, start_sweep, tmp_path, capsys):
+    assert start_sweep(*options) == 0
+    assert (capsys.readouterr() == ("", "")) == ("--quiet" in options)
+    rows = rows_of(tmp_path / "out" / "sweep.csv")
+    assert list(rows[0]) == [*columns, "train_loss", "test_accuracy", "diverged_at"]
+    configuration = json.loads((tmp_path / "out" / "sweep.json").read_text())["configuration"]
+    assert configuration["fixed"] == fixed
+    assert len(rows) == configuration["num"] == (4 if "--grid" in options else 6)
+    assert len({tuple(row[name] for name in columns) for row in rows}) == len(rows)
+    assert len({row["train_loss"] for row in rows}) > 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "newton"], "--method: invalid choice: 'newton'"),
+        (["--rho", "0:0.9"], "--rho is for --method momentum or nesterov, not for sgd"),
+        (["--decay-every", "1:4"], "--decay-every is for --decay step, not for constant"),
+        (["--decay", "step", "--decay-every", "0:4"], "--decay-every: every must be a finite"),
+        (["--learning-rate", "fast"], "--learning-rate: must be X, A:B or A:B:log with numbers"),
+        (["--learning-rate", "1:2:3"], "--learning-rate: must be X, A:B or A:B:log with numbers"),
+        (["--learning-rate", "0.1:log"], "--learning-rate: must be X, A:B or A:B:log with numbers"),
+        (["--learning-rate", "1:nan"], "--learning-rate: must be X, A:B or A:B:log with numbers"),
+        (["--learning-rate", "1:1e39"], "--learning-rate: must be X, A:B or A:B:log with numbers"),
+        (["--learning-rate", ":"], "--learning-rate: must be X, A:B or A:B:log with numbers"),
+        (["--learning-rate", "1:0.1"], "A must be less than B in A:B, got '1:0.1'"),
+        (["--learning-rate", "0:1:log"], "A must be > 0 in A:B:log, got '0:1:log'"),
+        (["--learning-rate=-1:1"], "--learning-rate: learning_rate must be a finite number >= 0"),
+        (["--learning-rate", "0.1"], "nothing varies: give a range A:B or A:B:log"),
+        ([*PAIR, "--rho", "0:1"], "--rho: rho must be a number in [0, 1), got 1.0"),
+        (["--method", "rmsprop", "--beta", "1"], "--beta: decay must be a number in [0, 1)"),
+        (["--method", "adam", "--b2", "0.9:1"], "--b2: b2 must be a number in [0, 1), got 1.0"),
+        (["--method", "adam", "--eps", "0:1"], "--eps: eps must be a finite number >= 1.175e-38"),
+        (["--num", "1"], "--num: must be a whole number >= 2 and < 2^31, got '1'"),
+        (["--seed", "1"], "--seed is for the random search of several ranges"),
+        ([*PAIR, "--grid", "--seed", "1"], "--seed is for the random search of several ranges"),
+        ([*PAIR, "--grid", "--num", "3"], "--grid of 2 ranges needs --num 4"),
+        (["--lane-batch", "0"], "--lane-batch: must be a whole number >= 1"),
+        (["--batch-size", "17"], "--batch-size 17 is more than the 16 training examples of tiny"),
+        (["--out", os.devnull], f"can't write to --out {os.devnull}"),
+    ],
+)
+def test_bad_input_to_sweep_is_one_line(
+    options, message, start_sweep, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(sweep_study, "run", None)
+    assert start_sweep(*options) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("cs231n-optax: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_the_place_of_the_rows(start_sweep, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "rows").write_text("")
+    assert start_sweep() == 2
+    assert "rows is a file there" in capsys.readouterr().err
+
+
+def test_a_real_ctrl_c_in_a_real_sweep(tiny, tmp_path, capsys):
+    options = ["sweep", "--data", tiny, "--steps", "3000", "--batch-size", "8", "--model"]
+    options += ["softmax", "--num", "200", "--lane-batch", "1", "--out", str(tmp_path / "out")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "cs231n_optax", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr.readline().startswith("sgd: 2")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert f"Devices: {os.cpu_count()} (cpu)." in out
+    assert "Traceback" not in err
+    rows = tmp_path / "out" / "rows"
+    saved = sum(len(np.load(path)["rows"]) for path in rows.iterdir())
+    last = re.fullmatch(
+        r"cs231n-optax: interrupted; (\d+) of 200 configurations are finished and kept in (.*): "
+        "the same command goes on from there",
+        err.splitlines()[-1],
+    )
+    assert last[2] == str(rows)
+    assert saved - os.cpu_count() <= int(last[1]) <= saved  # one may be saved and not counted yet
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["rows"]
+    assert cli.main(options) == 0
+    assert f"Found in {rows}: {saved} of 200 are finished already." in capsys.readouterr().out
+    assert len(rows_of(tmp_path / "out" / "sweep.csv")) == 200
 
 
 # The other command.

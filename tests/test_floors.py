@@ -12,6 +12,7 @@ ROOT = pathlib.Path(cs231n_optax.__file__).parent
 # Folder or module -> floor. A module may import from lower floors, and inside its own folder.
 FLOORS = {
     "_checks": 0,
+    "_files": 0,
     "_lanes": 0,
     "_tree": 0,
     "_precision": 0,

@@ -18,8 +18,10 @@ ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
+IDS = ["the loop", "the sweep", "ensembles", "minimize", "newton"]
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=["the loop", "the sweep", "minimize", "newton"])
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=IDS)
 def test_snippet_runs(snippet, capsys):
     exec(snippet, {})
 
@@ -34,7 +36,7 @@ def test_the_loop_has_eight_lines_and_converges():
 
 def test_every_public_function_is_in_the_table():
     for name in co.__all__:
-        if not name.startswith(("Fit", "Minimize")):
+        if not name.startswith(("Fit", "Minimize", "Sweep")):
             assert f"`{name}`" in README, name
 
 

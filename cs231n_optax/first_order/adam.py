@@ -11,7 +11,6 @@ m = first_moment, s = second_moment, the decaying means of the gradients and of 
 outside the root.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -51,16 +50,6 @@ def _rule(
     m = b1 * m + (1 - b1) * g
     s = b2 * s + (1 - b2) * _tree.abs_squared(g)
     return m * correction1 / (jnp.sqrt(s * correction2) + eps), m, s
-
-
-def _correction(b: Any, count: jax.typing.ArrayLike) -> jax.Array:
-    """1 / (1 - bᵗ), for a decaying mean that started at zero t updates ago.
-
-    With -expm1(t log b) for 1 - bᵗ, since for b near 1 the difference loses digits: at t = 1 and
-    b = 0.999 float32 would keep four.
-    """
-    log_b = jnp.log(b) if isinstance(b, jax.Array) else math.log(b) if b > 0 else -math.inf
-    return -1 / jnp.expm1(jnp.asarray(count, float) * log_b)
 
 
 def scale_by_adam(
@@ -131,8 +120,8 @@ def scale_by_adam(
     ) -> tuple[optax.Updates, ScaleByAdamState]:
         del params
         count = optax.safe_increment(state.count)
-        correction1 = _correction(b1, count) if bias_correction else 1
-        correction2 = _correction(b2, count) if bias_correction else 1
+        correction1 = _tree.bias_correction(b1, count) if bias_correction else 1
+        correction2 = _tree.bias_correction(b2, count) if bias_correction else 1
         direction, m, s = _tree.leafwise(
             _rule,
             updates,

@@ -1,13 +1,56 @@
-"""What every report needs: plain lines, numbers for JSON, and where they came from."""
+"""What every report needs: plain lines, a bar, numbers for JSON, and where they came from."""
 
 import importlib.metadata
 import os
 import platform
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
+from rich import progress
 from rich.console import Console
+
+
+class Bar:
+    """A bar of what is done, and the news; outside a terminal, a line at each tenth.
+
+    It appears with the first news, so that what is printed before that is not in its way.
+    """
+
+    def __init__(self, title: str, total: int, console: Console) -> None:
+        self._title, self._total, self._console = title, total, console
+        self._live = console.is_interactive and not console.quiet
+        self._tenths = 0
+        self._bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[news]}"),
+            progress.TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not self._live,
+        )
+        self._task = self._bar.add_task(title, total=total, news="")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Take it away."""
+        self._bar.stop()
+
+    def move(self, done: int, news: str) -> None:
+        """So many are done."""
+        if self._live:
+            self._bar.start()
+            self._bar.update(self._task, completed=done, news=news)
+        elif 10 * done // self._total > self._tenths:
+            self._tenths = 10 * done // self._total
+            say(self._console, f"{self._title}: {done} of {self._total}, {news}")
 
 
 def say(console: Console, *lines: str) -> None:

@@ -50,6 +50,22 @@ class Budget(NamedTuple):
     seeds: int
 
 
+class Tuning(NamedTuple):
+    """How the learning rates were chosen: the same for every method, so that the race is fair.
+
+    Attributes:
+      runs: of each method, each as long as the race.
+      lowest: of the rates that were tried, evenly spaced on a log scale.
+      highest: likewise.
+      seed: where they started; it does not race.
+    """
+
+    runs: int
+    lowest: float
+    highest: float
+    seed: int
+
+
 class Setting(NamedTuple):
     """The configuration of a race with every default resolved, for the record.
 
@@ -65,6 +81,7 @@ class Setting(NamedTuple):
       decay: the name of the decay.
       decay_parameters: its arguments besides α₀.
       accuracy_goal: the stated test accuracy, a fraction.
+      tuning: how the learning rates were chosen; None if they were given.
     """
 
     data: str
@@ -78,6 +95,7 @@ class Setting(NamedTuple):
     decay: str
     decay_parameters: Mapping[str, float]
     accuracy_goal: float
+    tuning: Tuning | None = None
 
 
 class Entrant(NamedTuple):
@@ -207,13 +225,13 @@ def run(entrant: Entrant, problem: Problem, budget: Budget, progress: Progress) 
     start, advance = _training(entrant.tx, problem.network, budget.batch_size)
     chunks, evaluated = plan(problem, budget)
 
-    def evaluate(params: Any) -> np.ndarray:
+    def evaluations_of(params: Any) -> np.ndarray:
         seeds = range(budget.seeds)
         return np.array([_evaluate(problem.network, params, seed, train, test) for seed in seeds])
 
     progress(0, math.nan)
     points, batch_keys = _first_points(problem.network, jnp.arange(budget.seeds))
-    evaluations = [evaluate(points)]
+    evaluations = [evaluations_of(points)]
     state = jax.jit(jax.vmap(start, in_axes=(0, 0, None)))(points, batch_keys, train)
     compile_began = time.perf_counter()
     programs = {length: _compile(advance, state, train, length) for length in set(chunks)}
@@ -227,7 +245,7 @@ def run(entrant: Entrant, problem: Problem, budget: Budget, progress: Progress) 
         done += length
         histories.append(jax.device_get(history))
         if done in evaluated:
-            evaluations.append(evaluate(params))
+            evaluations.append(evaluations_of(params))
         progress(done, _mean_of_finite(histories[-1].loss))
 
     return _track(
@@ -276,25 +294,53 @@ def num_parameters(network: Network) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
+def first_point(network: Network, seed: jax.typing.ArrayLike) -> tuple[Any, jax.Array]:
+    """The first parameters and the key of the batches of a seed: no method has a say in them."""
+    init_key, batch_key = jax.random.split(jax.random.key(seed))
+    return network.init(init_key), batch_key
+
+
+def batch_loss(network: Network) -> Callable[[Any, Any], jax.Array]:
+    """What is minimised, ``loss(params, (x, y))``."""
+
+    def loss(params: Any, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
+        x, y = batch
+        return cross_entropy(network.apply(params, x), y)
+
+    return loss
+
+
+def evaluate(network: Network, params: Any, train: Any, test: Any) -> jax.Array:
+    """Train loss and test accuracy (2,), in blocks, so that memory is bounded."""
+
+    def mean(metric: Callable[..., jax.Array], data: tuple[jax.Array, jax.Array]) -> jax.Array:
+        x, y = data
+
+        def of_one(i: jax.Array) -> jax.Array:
+            return metric(network.apply(params, x[i][None]), y[i][None])
+
+        indices = jnp.arange(len(x))  # map these: of the examples themselves it would make a copy
+        return jnp.mean(jax.lax.map(of_one, indices, batch_size=_EVALUATION_BLOCK))
+
+    return jnp.stack([mean(cross_entropy, train), mean(accuracy, test)])
+
+
 @partial(jax.jit, static_argnames="network")
 def _first_points(network: Network, seeds: jax.Array) -> tuple[Any, jax.Array]:
-    """The first parameters and the key of the batches of each seed: no method has a say in them."""
+    return jax.vmap(partial(first_point, network))(seeds)
 
-    def of_seed(seed: jax.Array) -> tuple[Any, jax.Array]:
-        init_key, batch_key = jax.random.split(jax.random.key(seed))
-        return network.init(init_key), batch_key
 
-    return jax.vmap(of_seed)(seeds)
+@partial(jax.jit, static_argnames="network")
+def _evaluate(network: Network, params: Any, seed: int, train: Any, test: Any) -> jax.Array:
+    """Of one of the seeds."""
+    return evaluate(network, jax.tree.map(lambda leaf: leaf[seed], params), train, test)
 
 
 def _training(
     tx: optax.GradientTransformation, network: Network, batch_size: int
 ) -> tuple[Callable[..., FitState], Callable[..., tuple[FitState, Any, FitHistory]]]:
     """The state before the first step, and the state some steps on; both of one seed."""
-
-    def loss(params: Any, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
-        x, y = batch
-        return cross_entropy(network.apply(params, x), y)
+    loss = batch_loss(network)
 
     def start(params: Any, batch_key: jax.Array, train: Any) -> FitState:
         return fit(loss, params, tx, train, steps=0, batch_size=batch_size, key=batch_key).state
@@ -319,23 +365,6 @@ def _compile(advance: Callable[..., Any], states: FitState, train: Any, steps: i
     """`advance` for all seeds at once, compiled ahead, so that its time is not the training's."""
     over_seeds = jax.vmap(partial(advance, steps=steps), in_axes=(0, None))
     return jax.jit(over_seeds, donate_argnums=0).lower(states, train).compile()
-
-
-@partial(jax.jit, static_argnames="network")
-def _evaluate(network: Network, params: Any, seed: int, train: Any, test: Any) -> jax.Array:
-    """Train loss and test accuracy of one of the seeds, in blocks, so that memory is bounded."""
-    params = jax.tree.map(lambda leaf: leaf[seed], params)
-
-    def mean(metric: Callable[..., jax.Array], data: tuple[jax.Array, jax.Array]) -> jax.Array:
-        x, y = data
-
-        def of_one(i: jax.Array) -> jax.Array:
-            return metric(network.apply(params, x[i][None]), y[i][None])
-
-        indices = jnp.arange(len(x))  # map these: of the examples themselves it would make a copy
-        return jnp.mean(jax.lax.map(of_one, indices, batch_size=_EVALUATION_BLOCK))
-
-    return jnp.stack([mean(cross_entropy, train), mean(accuracy, test)])
 
 
 def _track(

@@ -145,7 +145,7 @@ def _score(place: int, summary: Summary, setting: Setting) -> str:
     label = f"{place}. {entrant.name}"
     if np.any(summary.track.diverged):
         label += " (diverged)"
-    return f"{label}\n    α = {entrant.learning_rate:g}" if setting.decay == "constant" else label
+    return f"{label}\n    α = {entrant.learning_rate:.4g}" if setting.decay == "constant" else label
 
 
 def _style(track: Track) -> dict[str, Any]:

@@ -12,10 +12,13 @@ from rich import box, progress
 from rich.console import Console
 from rich.table import Table
 
-from cs231n_optax.gallery._files import replacing
+from cs231n_optax._files import replacing
+from cs231n_optax.gallery import _report
 from cs231n_optax.gallery._report import environment, number, say
 from cs231n_optax.gallery.race import Progress, Setting, Spread, Summary, Track
 from cs231n_optax.gallery.race_picture import picture
+from cs231n_optax.gallery.sweep_study import at_the_end
+from cs231n_optax.training.sweep import SweepProgress
 
 FILES = CSV, JSON, PICTURE = "race.csv", "race.json", "race.png"
 
@@ -29,6 +32,20 @@ _COLUMNS = (
     "train_loss",
     "test_accuracy",
 )
+
+
+class TuningBar(_report.Bar):
+    """A bar of the runs that choose the learning rates, of all methods together."""
+
+    def __init__(self, setting: Setting, console: Console) -> None:
+        assert setting.tuning is not None
+        self._runs, self._methods = setting.tuning.runs, list(setting.learning_rates)
+        super().__init__("tuning", self._runs * len(self._methods), console)
+
+    def hear(self, method: str, progress: SweepProgress) -> None:
+        """Some runs of a method have finished."""
+        before = self._runs * self._methods.index(method)
+        self.move(before + progress.num_finished, method)
 
 
 class Bars:
@@ -83,7 +100,7 @@ class Bars:
 def introduce(setting: Setting, console: Console) -> None:
     """Print what is going to race."""
     steps, batch_size, seeds = setting.budget
-    rates = ", ".join(f"{method} {rate:g}" for method, rate in setting.learning_rates.items())
+    rates = ", ".join(f"{method} {rate:.4g}" for method, rate in setting.learning_rates.items())
     arguments = ", ".join(f"{name} = {x:.4g}" for name, x in setting.decay_parameters.items())
     say(
         console,
@@ -92,8 +109,22 @@ def introduce(setting: Setting, console: Console) -> None:
         f"Model: {setting.model}, {setting.parameters} parameters.",
         f"Budget: {steps} steps of {batch_size} examples; seeds: {seeds}.",
         f"Learning rates: {rates}.",
+        *_tuning(setting),
         f"Decay: {setting.decay}{f' ({arguments})' if arguments else ''}.",
     )
+
+
+def _tuning(setting: Setting) -> Iterator[str]:
+    if setting.tuning is None:
+        return
+    runs, lowest, highest, seed = setting.tuning
+    yield (
+        f"Tuned: each is the best of {runs} from {lowest:g} to {highest:g}, from seed {seed}, "
+        "which does not race."
+    )
+    for method, rate in setting.learning_rates.items():
+        if at_the_end(rate, lowest, highest):
+            yield f"The rate of {method} is an end of the range: a better one may lie beyond."
 
 
 def conclude(setting: Setting, ranking: Sequence[Summary], console: Console) -> None:
@@ -214,7 +245,11 @@ def _document(
 ) -> dict[str, Any]:
     """All of the race but its steps; what is not a number is None."""
     return {
-        "configuration": setting._asdict() | {"budget": setting.budget._asdict()},
+        "configuration": setting._asdict()
+        | {
+            "budget": setting.budget._asdict(),
+            "tuning": setting.tuning and setting.tuning._asdict(),
+        },
         **environment(),
         "complete": not unfinished,
         "unfinished": list(unfinished),

@@ -12,8 +12,8 @@ from rich import box, progress
 from rich.console import Console
 from rich.table import Table
 
+from cs231n_optax._files import replacing
 from cs231n_optax._trial import Status
-from cs231n_optax.gallery._files import replacing
 from cs231n_optax.gallery._report import environment, number, say
 from cs231n_optax.gallery.path_picture import picture
 from cs231n_optax.gallery.solve import Setting, Solution, Track

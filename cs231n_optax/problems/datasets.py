@@ -12,12 +12,13 @@ the test inputs as well. Nothing is downloaded.
 import importlib
 import os
 import zipfile
-import zlib
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
+
+from cs231n_optax._files import UNREADABLE
 
 _SPLIT_SEED = 0
 _TEST_FRACTION = 0.2
@@ -226,14 +227,7 @@ def _npz_arrays(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError(f"{path}: has no array {key} (it holds {held})")
             try:
                 array = archive[key]
-            except (
-                ValueError,
-                OSError,
-                EOFError,
-                RuntimeError,
-                zipfile.BadZipFile,
-                zlib.error,
-            ) as e:
+            except UNREADABLE as e:
                 reason = str(e).partition("\n")[0]
                 raise ValueError(f"{path}: {key} can't be read: {reason}") from e
             if not isinstance(array, np.ndarray):

@@ -188,8 +188,8 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
             ),
         )
         s = new.theta * s + (1 - new.theta) * new.scale * hy
-        cross = jnp.outer(hy, s)
-        updated = new.scale * inverse + new.outer * jnp.outer(s, s) - new.cross * (cross + cross.T)
+        cross = jnp.outer(hy, s) + jnp.outer(s, hy)
+        updated = new.scale * inverse + new.outer * jnp.outer(s, s) - new.cross * cross
         inverse = jnp.where(new.keep, updated, inverse)
         identity = jnp.eye(len(g), dtype=inverse.dtype)
         sg = _tree.vdot(s, g)

@@ -112,15 +112,12 @@ def scale_by_lbfgs(memory_size: int = 15) -> optax.GradientTransformationExtraAr
         dtype = _tree.scalar_dtype(params)
         k = 0 if _is_tiny(params) else m
 
-        def rows() -> Any:
-            return jax.tree.map(lambda x: jnp.zeros((m, *jnp.shape(x)), jnp.result_type(x)), params)
-
         return ScaleByLbfgsState(
             count=jnp.zeros((), jnp.int32),
             params=_tree.zeros_like(params),
             grads=_tree.zeros_like(params),
-            s=rows(),
-            y=rows(),
+            s=_tree.zero_rows(params, m),
+            y=_tree.zero_rows(params, m),
             slot=jnp.zeros((), jnp.int32),
             scale=jnp.ones((), dtype),
             sy=jnp.zeros(m, dtype),

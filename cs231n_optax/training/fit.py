@@ -13,6 +13,11 @@ from jax.core import Tracer
 
 from cs231n_optax import _checks, _tree
 from cs231n_optax._trial import accepted, find_trial
+from cs231n_optax.averaging.accepted_points import (
+    AcceptedPointsState,
+    on_accepted_points,
+    refuse_rejected_points,
+)
 
 Loss = Callable[[Any, Any], jax.Array]
 Callback = Callable[["FitHistory"], bool | None]
@@ -88,6 +93,7 @@ def fit(
     batch_size: int | None = None,
     key: jax.Array | None = None,
     state: FitState | None = None,
+    averaging: optax.GradientTransformation | None = None,
     callback: Callback | None = None,
     evaluate: Callable[[Any], Any] | None = None,
     chunk_size: int = 100,
@@ -122,6 +128,11 @@ def fit(
       key: `jax.random.key` for the shuffling; ``state`` carries its own.
       state: the state of an earlier call with the same loss, transformation and data: the two
         calls then do, bit for bit, what one call does.
+      averaging: `polyak_average`, `snapshots` or a chain of them, shown the new parameters of each
+        update, or, where ``tx`` rejects trial points, each accepted point after the first. Read
+        it with `averaged_params` or `snapshot_params` of ``result.state``. A run that ends at a
+        non-finite loss keeps what was averaged before that step's update, which includes the
+        parameters of that loss.
       callback: called after each chunk with its `FitHistory` as NumPy arrays; if it returns True,
         the run ends there.
       evaluate: ``evaluate(params) -> tree of arrays``, pure: recorded at the end of each chunk.
@@ -133,9 +144,10 @@ def fit(
     Raises:
       ValueError: if ``steps``, ``batch_size`` or ``chunk_size`` is out of its range; if the arrays
         have no common leading axis, or no example; if ``key`` is missing, or ``params`` are not of
-        the state's tree.
-      TypeError: if ``data`` is neither arrays nor an iterator; for a callback or an iterator under
-        a JAX transformation.
+        the state's tree; if an average is chained to a ``tx`` that rejects points, or
+        ``averaging`` is not that of the state.
+      TypeError: if ``data`` is neither arrays nor an iterator, or ``averaging`` no transformation;
+        for a callback or an iterator under a JAX transformation.
 
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp
@@ -160,7 +172,10 @@ def fit(
     if not from_iterator:
         batch_size = _check_arrays(data, batch_size)
         data = jax.tree.map(jnp.asarray, data)
+    if averaging is not None:
+        tx = on_accepted_points(tx, averaging)
     start = _start(params, tx, key, state)
+    _check_averaging(start.opt_state, averaging)
     if batch_size is not None and start.key is None:
         raise ValueError("key is needed to shuffle the data: pass key=jax.random.key(seed)")
 
@@ -224,6 +239,13 @@ def _start(
             f"{jax.tree.structure(state.params)}"
         )
     return jax.tree.map(jnp.copy, state)
+
+
+def _check_averaging(opt_state: Any, averaging: optax.GradientTransformation | None) -> None:
+    refuse_rejected_points(opt_state)
+    if isinstance(opt_state, AcceptedPointsState) != (averaging is not None):
+        wanted = "no averaging" if averaging is not None else "averaging="
+        raise ValueError(f"the state is that of a fit with {wanted}: go on with the same")
 
 
 def _rows(data: Any) -> Callable[[jax.Array], Any]:
@@ -345,6 +367,7 @@ def _loop_over_chunks(
     chunk_size: int,
     callback: Callback | None,
 ) -> tuple[FitState, FitHistory]:
+    _refuse_tracers(state)
     compiled = jax.jit(run_chunk, static_argnums=2, donate_argnums=0)
     state, batches = state._replace(pending=()), list(state.pending)
     histories: list[FitHistory] = []
@@ -360,8 +383,7 @@ def _loop_over_chunks(
             state, history = compiled(state, stacked, length)
         else:
             state, history = compiled(state, data, length)
-        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(history)):
-            raise TypeError("a callback or an iterator runs on the host: leave it out to trace fit")
+        _refuse_tracers(history)
         history = jax.tree.map(np.asarray, history)
         histories.append(history)
         steps -= length
@@ -374,6 +396,11 @@ def _loop_over_chunks(
         none = jnp.zeros(0)
         return state, FitHistory(none.astype(jnp.int32), none, none, none, evaluation=None)
     return state, _concatenate(histories)
+
+
+def _refuse_tracers(tree: Any) -> None:
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree)):
+        raise TypeError("a callback or an iterator runs on the host: leave it out to trace fit")
 
 
 def _stack(*leaves: Any) -> Any:

@@ -18,6 +18,7 @@ from cs231n_optax._trial import (
     find_trial,
     with_status,
 )
+from cs231n_optax.averaging.accepted_points import on_accepted_points, refuse_rejected_points
 from cs231n_optax.second_order.hessian import hvp
 
 RUNNING, CONVERGED, BUDGET, SADDLE = (
@@ -93,6 +94,7 @@ def minimize(
     max_evals: jax.typing.ArrayLike = 1000,
     has_aux: bool = False,
     state: optax.OptState | None = None,
+    averaging: optax.GradientTransformation | None = None,
     callback: Callable[[MinimizeProgress], Any] | None = None,
 ) -> MinimizeResult:
     """Minimise a function by any Optax transformation, until its gradient is small.
@@ -133,7 +135,9 @@ def minimize(
       has_aux: whether ``fun`` returns ``(value, aux)``.
       state: of an earlier result of the same ``tx`` and parameters' tree. The run begins again
         at ``x0`` with what the transformation has learnt, for a tighter tolerance, a larger
-        budget, or other ``args``.
+        budget, or other ``args``; so does the average of ``averaging``, which goes on.
+      averaging: `polyak_average`, `snapshots` or a chain of them, shown every accepted point after
+        the first. Read it with `averaged_params` or `snapshot_params` of ``result.state``.
       callback: called with `MinimizeProgress` after each evaluation; without it the loop never
         leaves the device. Under vmap it is called for each lane in each round, also for those
         that have ended.
@@ -142,9 +146,11 @@ def minimize(
       `MinimizeResult`.
 
     Raises:
-      ValueError: if a Python ``tol``, ``atol`` or ``max_evals`` is out of its range, or ``state``
-        is not one of ``tx``.
-      TypeError: if ``fun`` does not return a real scalar, or a parameter is not floating.
+      ValueError: if a Python ``tol``, ``atol`` or ``max_evals`` is out of its range, ``state`` is
+        not one of ``tx`` and ``averaging``, or an average is chained to a ``tx`` that rejects
+        points.
+      TypeError: if ``fun`` does not return a real scalar, a parameter is not floating, or
+        ``averaging`` no transformation.
 
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp, numpy as np
@@ -180,7 +186,9 @@ def minimize(
     inputs = (*args, *consts)
     _check_output(jax.eval_shape(closed, x0, *inputs), has_aux)
     start, fixed = jax.tree.map(jax.lax.stop_gradient, (x0, inputs))
-    result = _solve(closed, start, fixed, tx, tol, atol, budget, has_aux, state, callback)
+    result = _solve(
+        closed, start, fixed, tx, averaging, tol, atol, budget, has_aux, state, callback
+    )
 
     def scalar_fun(x: Any, inputs: tuple[Any, ...]) -> jax.Array:
         out = closed(x, *inputs)
@@ -195,6 +203,7 @@ def _solve(
     x0: Any,
     inputs: tuple[Any, ...],
     tx: optax.GradientTransformation,
+    averaging: optax.GradientTransformation | None,
     tol: Any,
     atol: Any,
     max_evals: Any,
@@ -203,10 +212,13 @@ def _solve(
     callback: Callable[[MinimizeProgress], Any] | None,
 ) -> MinimizeResult:
     tx = optax.with_extra_args_support(tx)
-    start = tx.init(x0)
-    if find_trial(start) is None:
+    kept = jax.eval_shape(tx.init, x0)
+    refuse_rejected_points(kept)
+    if find_trial(kept) is None:
         tx = always_accepting(tx)
-        start = tx.init(x0)
+    if averaging is not None:
+        tx = on_accepted_points(tx, averaging)
+    start = tx.init(x0)
     if state is not None:
         _check_state(state, start)
         start = begin_again(state)

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import cs231n_optax
+from cs231n_optax._files import replacing
 from cs231n_optax.gallery import race, race_report
-from cs231n_optax.gallery._files import replacing
 from cs231n_optax.gallery.race_picture import picture
 from cs231n_optax.problems.datasets import Dataset
 from cs231n_optax.problems.networks import Network, softmax_regression

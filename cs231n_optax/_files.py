@@ -1,10 +1,15 @@
-"""Writing a file so that it is there whole or not at all."""
+"""Files that are there whole or not at all."""
 
 import contextlib
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
+
+UNREADABLE = (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What reading an array of a broken .npz archive may raise."""
 
 
 @contextlib.contextmanager

@@ -1,0 +1,197 @@
+"""Ensembles (lecture 7-1-11): train several models, average what they predict.
+
+    p(x) = Σᵢ wᵢ link(f(x; θᵢ)) / Σᵢ wᵢ         i = 1 ... M members
+
+The members are M independent models (`fit_members`), the snapshots of one run
+(`cs231n_optax.snapshots`), or anything else stacked on a leading axis.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cs231n_optax import _checks, _tree
+from cs231n_optax.training.fit import FitResult, Loss, fit
+
+
+def fit_members(
+    loss: Loss,
+    init: Callable[[jax.Array], Any],
+    tx: optax.GradientTransformation,
+    data: Any,
+    *,
+    num_members: int,
+    steps: int,
+    key: jax.Array,
+    batch_size: int | None = None,
+    averaging: optax.GradientTransformation | None = None,
+    evaluate: Callable[[Any], Any] | None = None,
+    chunk_size: int = 100,
+    members_at_once: int | None = None,
+) -> FitResult:
+    """Train M independent models in one compiled program.
+
+    Member i starts from parameters of its own and sees the data in an order of its own: both
+    come from ``jax.random.fold_in(key, i)``, so that more members leave the first ones as they
+    are. A member whose loss is not finite ends by itself, as in `fit`.
+
+    Pure: `jax.jit` and `jax.vmap` may trace it. Over several devices it is a `sweep`, over
+    ``{"member": range(M)}``, of one `fit` with ``fold_in(key, hparams["member"])``.
+
+    Args:
+      loss: ``loss(params, batch) -> scalar``, pure, as in `fit`.
+      init: ``init(key) -> params``, a tree of floating or complex arrays.
+      tx: an Optax transformation, the same for all.
+      data: a tree of arrays with one leading axis of examples.
+      num_members: M >= 1, a Python integer.
+      steps: number of updates of each member.
+      key: a `jax.random.key`.
+      batch_size: examples a batch, as in `fit`.
+      averaging: as in `fit`.
+      evaluate: as in `fit`.
+      chunk_size: as in `fit`.
+      members_at_once: how many train under one `jax.vmap`, group after group; None: all. Take 1
+        where a vmapped step is slower, as convolutions with a kernel for each member are on CPU.
+
+    Returns:
+      `FitResult` with a leading axis of M: ``params`` is what `ensemble_predict` takes.
+
+    Raises:
+      ValueError: if ``num_members`` or ``members_at_once`` is smaller than 1, and as `fit` does.
+      TypeError: as `fit` does; an iterator is not data that all members can share.
+
+    Example:
+      >>> import cs231n_optax, jax, jax.numpy as jnp
+      >>> x = jnp.linspace(-1, 1, 64)
+      >>> def init(key): return jax.random.normal(key, (3,))
+      >>> def apply(w, x): return w[0] * jnp.tanh(w[1] * x + w[2])
+      >>> def loss(w, batch): return jnp.mean((apply(w, batch["x"]) - batch["y"]) ** 2)
+      >>> result = cs231n_optax.fit_members(
+      ...     loss, init, cs231n_optax.adam(0.05), {"x": x, "y": jnp.sin(x)},
+      ...     num_members=4, steps=300, batch_size=16, key=jax.random.key(0))
+      >>> result.params.shape
+      (4, 3)
+
+    Source:
+      Lecture 7-1-11; B. Lakshminarayanan, A. Pritzel and C. Blundell, "Simple and scalable
+      predictive uncertainty estimation using deep ensembles", NeurIPS 2017.
+    """
+    num_members = _checks.static_int("num_members", num_members, at_least=1)
+    if isinstance(data, Iterator):
+        raise TypeError("data must be arrays that all members can share, not an iterator")
+    if members_at_once is not None:
+        members_at_once = _checks.static_int("members_at_once", members_at_once, at_least=1)
+
+    def member(i: jax.Array) -> FitResult:
+        init_key, batch_key = jax.random.split(jax.random.fold_in(key, i))
+        return fit(
+            loss,
+            init(init_key),
+            tx,
+            data,
+            steps=steps,
+            batch_size=batch_size,
+            key=batch_key,
+            averaging=averaging,
+            evaluate=evaluate,
+            chunk_size=chunk_size,
+        )
+
+    members = jnp.arange(num_members, dtype=jnp.int32)
+    at_once = num_members if members_at_once is None else members_at_once
+    group = None if at_once == 1 else min(at_once, num_members)  # without a vmap of one
+    return jax.jit(lambda members: jax.lax.map(member, members, batch_size=group))(members)
+
+
+def ensemble_predict(
+    apply_fn: Callable[[Any, Any], jax.Array],
+    stacked_params: Any,
+    x: Any,
+    *,
+    link: Callable[[jax.Array], jax.Array] = jax.nn.softmax,
+    weights: jax.typing.ArrayLike | None = None,
+    batch_size: int | None = None,
+) -> jax.Array:
+    """Average the predictions of several models.
+
+    One member after the other, ``batch_size`` examples at a time: there are never more
+    activations than those of one member on one batch. Pure; put it under `jax.jit` to call it
+    often.
+
+    Args:
+      apply_fn: ``apply_fn(params, x) -> outputs`` (N, ...), such as logits (N, K).
+      stacked_params: a tree of arrays, all with one leading axis of M members: the ``params`` of
+        `fit_members`, or ``snapshot_params(state)``. Of a single model, such as
+        ``averaged_params(state)``, ``jax.tree.map(lambda p: p[None], params)``.
+      x: a tree of arrays with one leading axis of N examples.
+      link: what is averaged, a function of the outputs of a batch: by default the probabilities
+        softmax(logits). ``lambda outputs: outputs`` for regression.
+      weights: (M,), >= 0 with a positive sum, not necessarily 1; None for equal ones.
+        ``snapshots_filled(state)`` leaves out snapshots that have not been taken. A member with
+        the weight 0 has no say, even if its outputs are not finite.
+      batch_size: examples at a time; None: all.
+
+    Returns:
+      The weighted mean over the members, (N, ...), in float32 or wider.
+
+    Raises:
+      ValueError: if the members are ragged (no common leading axis), there is none, the weights
+        are not one for each, or the examples have no common leading axis; if ``batch_size`` < 1.
+
+    Example:
+      >>> import cs231n_optax, jax.numpy as jnp
+      >>> def apply(w, x): return x * w
+      >>> members = jnp.array([1.0, 2.0, 6.0])
+      >>> x = jnp.array([1.0, 10.0])
+      >>> print(cs231n_optax.ensemble_predict(apply, members, x, link=lambda y: y))
+      [ 3. 30.]
+
+    Source:
+      Lecture 7-1-11.
+    """
+    stacked_params, x = jax.tree.map(jnp.asarray, (stacked_params, x))
+    num_members = _leading_axis("the members", stacked_params)
+    num_examples = _leading_axis("the examples", x)
+    size = num_examples
+    if batch_size is not None:
+        size = min(size, _checks.static_int("batch_size", batch_size, at_least=1))
+    shares = jnp.ones(num_members) if weights is None else jnp.asarray(weights, float)
+    if shares.shape != (num_members,):
+        raise ValueError(f"weights must be of shape ({num_members},), got {shares.shape}")
+    shares = shares / jnp.sum(shares)
+
+    def of_batch(x: Any) -> jax.Array:
+        def member(params: Any) -> jax.Array:
+            return _tree.widen(link(apply_fn(params, x)))
+
+        def add(total: jax.Array, row: tuple[Any, jax.Array]) -> tuple[jax.Array, None]:
+            params, share = row
+            term = member(params) * _tree.cast(share, _tree.real_dtype(total))
+            return total + jnp.where(share > 0, term, jnp.zeros_like(term)), None
+
+        one = jax.tree.map(lambda leaf: leaf[0], stacked_params)
+        outputs = jax.eval_shape(member, one)
+        return jax.lax.scan(add, jnp.zeros(outputs.shape, outputs.dtype), (stacked_params, shares))[
+            0
+        ]
+
+    num_batches, rest = divmod(num_examples, size)
+    whole = num_batches * size
+    batches = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, size, *leaf.shape[1:]), x)
+    mean = jax.lax.map(of_batch, batches)
+    mean = mean.reshape(whole, *mean.shape[2:])
+    if rest:
+        mean = jnp.concatenate([mean, of_batch(jax.tree.map(lambda leaf: leaf[whole:], x))])
+    return mean
+
+
+def _leading_axis(what: str, tree: Any) -> int:
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
+    sizes = {shape[0] if shape else 0 for shape in shapes}
+    if len(sizes) != 1 or 0 in sizes:
+        listed = ", ".join(map(str, shapes)) or "no arrays"
+        raise ValueError(f"{what} need arrays of one common leading axis > 0, got {listed}")
+    return sizes.pop()
