@@ -27,6 +27,17 @@ def save(path, **arrays):
     return str(path)
 
 
+def assert_one_line(message, capsys, tmp_path):
+    """One line on stderr says what is wrong, and nothing is written."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("cs231n-optax: ")
+    assert message in err
+    assert err.endswith("\n")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def tiny(tmp_path):
     """A data set of 16 feature vectors to train on and 8 to test."""
@@ -126,13 +137,7 @@ def no_race(monkeypatch):
 )
 def test_bad_input_is_one_line(options, message, start, no_race, tmp_path, capsys):
     assert start(*options) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("cs231n-optax: ")
-    assert message in err
-    assert err.count("\n") == 1
-    assert err.endswith("\n")
-    assert not (tmp_path / "out").exists()
+    assert_one_line(message, capsys, tmp_path)
 
 
 @pytest.mark.parametrize("command", [[], ["sprint"]])
@@ -494,12 +499,7 @@ def test_bad_input_to_sweep_is_one_line(
 ):
     monkeypatch.setattr(sweep_study, "run", None)
     assert start_sweep(*options) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("cs231n-optax: ")
-    assert message in err
-    assert err.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    assert_one_line(message, capsys, tmp_path)
 
 
 def test_a_file_in_the_place_of_the_rows(start_sweep, tmp_path, capsys):
@@ -657,12 +657,7 @@ def test_bad_input_to_solve_is_one_line(
 ):
     monkeypatch.setattr(solve, "run", None)
     assert start_solve(*options) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("cs231n-optax: ")
-    assert message in err
-    assert err.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    assert_one_line(message, capsys, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from rich.console import Console
 
 
 class Bar:
-    """A bar of what is done, and the news; outside a terminal, a line at each tenth.
+    """A bar of what is done, and the news, in a terminal.
 
     It appears with the first news, so that what is printed before that is not in its way.
     """
@@ -43,12 +43,16 @@ class Bar:
         """Take it away."""
         self._bar.stop()
 
-    def move(self, done: int, news: str) -> None:
+    def show(self, done: int, news: str) -> None:
         """So many are done."""
         if self._live:
             self._bar.start()
             self._bar.update(self._task, completed=done, news=news)
-        elif 10 * done // self._total > self._tenths:
+
+    def show_or_tell(self, done: int, news: str) -> None:
+        """The same; outside a terminal, a line at each tenth."""
+        self.show(done, news)
+        if not self._live and 10 * done // self._total > self._tenths:
             self._tenths = 10 * done // self._total
             say(self._console, f"{self._title}: {done} of {self._total}, {news}")
 

@@ -45,7 +45,7 @@ class TuningBar(_report.Bar):
     def hear(self, method: str, progress: SweepProgress) -> None:
         """Some runs of a method have finished."""
         before = self._runs * self._methods.index(method)
-        self.move(before + progress.num_finished, method)
+        self.show_or_tell(before + progress.num_finished, method)
 
 
 class Bars:

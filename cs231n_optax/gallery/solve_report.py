@@ -5,15 +5,16 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from rich import box, progress
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from cs231n_optax._files import replacing
 from cs231n_optax._trial import Status
+from cs231n_optax.gallery import _report
 from cs231n_optax.gallery._report import environment, number, say
 from cs231n_optax.gallery.path_picture import picture
 from cs231n_optax.gallery.solve import Setting, Solution, Track
@@ -39,44 +40,23 @@ _MOST_ROWS = 25
 _MOST_COORDINATES = 10
 
 
-class Bar:
+class Bar(_report.Bar):
     """A bar of the evaluations; outside a terminal, one line at the end."""
 
     def __init__(self, setting: Setting, console: Console) -> None:
-        self._console = console
-        self._method = setting.method
-        self._live = console.is_interactive and not console.quiet
-        self._bar = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[news]}"),
-            progress.TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not self._live,
-        )
-        self._task = self._bar.add_task(setting.method, total=setting.max_evals, news="compiling")
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        super().__init__(setting.method, setting.max_evals, console)
+        self.show(0, "compiling")
 
     def move(self, num_evals: int, value: float, grad_norm: float) -> None:
         """There was an evaluation."""
-        if self._live:
-            news = f"f {value:.4g}, max |∇f| {grad_norm:.2g}"
-            self._bar.update(self._task, completed=num_evals, news=news)
+        self.show(num_evals, f"f {value:.4g}, max |∇f| {grad_norm:.2g}")
 
     def end(self, solution: Solution) -> None:
         """It has ended: the line is printed."""
         if not self._live:
             say(
                 self._console,
-                f"{self._method}: {solution.status.name} after {_evaluations(solution)}",
+                f"{self._title}: {solution.status.name} after {_evaluations(solution)}",
             )
 
 

@@ -35,7 +35,7 @@ class Bar(_report.Bar):
             news = f"best train loss {losses[best[0]]:.3g}"
         else:
             news = "all diverged" if progress.num_finished else "compiling"
-        self.move(progress.num_finished, news)
+        self.show_or_tell(progress.num_finished, news)
 
 
 def introduce(setting: Setting, num_found: int, folder: Path, console: Console) -> None:
