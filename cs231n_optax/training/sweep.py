@@ -73,7 +73,8 @@ def sweep(
     Args:
       run: ``run(hparams) -> tree of arrays``, any function that JAX can trace, of a dictionary
         with a scalar for each name: typically a `fit`, with any numeric hyperparameters of any
-        method and of its decay. What it closes over, such as the data, goes to every device.
+        method and of its decay. What it closes over, such as the data, becomes a constant of the
+        program, on every device.
       grid: ``{name: values}`` for every combination of the values, those of the last name
         varying fastest. Or the rows one by one, ``[{name: value, ...}, ...]``: an explicit list,
         or scikit-learn's ``ParameterSampler`` for a random search. Numbers; floats become arrays

@@ -413,3 +413,10 @@ class TestErrors:
 
         with pytest.raises(TypeError, match="runs on the host: leave it out to trace fit"):
             jax.vmap(run)(jnp.array([0.1, 0.2]))
+
+    def test_an_iterator_under_jit(self):
+        def run(params):
+            return co.fit(loss, params, ADAM, iter([DATA]), steps=1).params
+
+        with pytest.raises(TypeError, match="runs on the host: leave it out to trace fit"):
+            jax.jit(run)(PARAMS)
