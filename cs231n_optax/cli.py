@@ -376,14 +376,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_race(commands: Any) -> None:
-    parser = commands.add_parser(
-        "race",
-        help="train the lecture's methods on real images and see who wins",
-        description=_RACE,
-        epilog=_RACE_EXAMPLES,
+def _command(commands: Any, name: str, about: str, description: str, examples: str) -> Any:
+    """The parser of a subcommand, without options yet."""
+    return commands.add_parser(
+        name,
+        help=about,
+        description=description,
+        epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+    )
+
+
+def _add_race(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "race",
+        "train the lecture's methods on real images and see who wins",
+        _RACE,
+        _RACE_EXAMPLES,
     )
     parser.set_defaults(run=lambda **options: _race(RaceOptions(**options)))
     add = parser.add_argument
@@ -576,14 +587,8 @@ def _load(data: str) -> datasets.Dataset:
 
 def _setting(options: RaceOptions, problem: race.Problem) -> race.Setting:
     """Every default resolved."""
-    dataset, network = problem
     return race.Setting(
-        data=dataset.name,
-        source=options.data,
-        train_examples=len(dataset.x_train),
-        test_examples=len(dataset.x_test),
-        model=options.model,
-        parameters=race.num_parameters(network),
+        **_what_trains(options, problem),
         budget=race.Budget(options.steps, options.batch_size, options.seeds),
         learning_rates=_learning_rates(options),
         decay=options.decay,
@@ -591,6 +596,19 @@ def _setting(options: RaceOptions, problem: race.Problem) -> race.Setting:
         accuracy_goal=options.accuracy or ACCURACY_GOALS.get(options.data, 0.9),
         tuning=_tuning(options),
     )
+
+
+def _what_trains(options: RaceOptions | SweepOptions, problem: race.Problem) -> dict[str, Any]:
+    """What the settings of a race and of a sweep both begin with."""
+    dataset, network = problem
+    return {
+        "data": dataset.name,
+        "source": options.data,
+        "train_examples": len(dataset.x_train),
+        "test_examples": len(dataset.x_test),
+        "model": options.model,
+        "parameters": race.num_parameters(network),
+    }
 
 
 def _tuning(options: RaceOptions) -> race.Tuning | None:
@@ -624,7 +642,16 @@ def _entrant(method: str, rate: float, setting: race.Setting) -> race.Entrant:
 
 
 def _method(method: str, rate: Any, setting: race.Setting) -> optax.GradientTransformation:
-    return METHODS[method](DECAYS[setting.decay].schedule(rate, **setting.decay_parameters))
+    return _under_decay(METHODS[method], setting.decay, rate, setting.decay_parameters)
+
+
+def _under_decay(
+    make: Callable[..., optax.GradientTransformation],
+    decay: str,
+    rate: Any,
+    parameters: Mapping[str, Any],
+) -> optax.GradientTransformation:
+    return make(DECAYS[decay].schedule(rate, **parameters))
 
 
 def _tuned(setting: race.Setting, problem: race.Problem, hear: Callable[..., None]) -> race.Setting:
@@ -651,13 +678,12 @@ def _use_every_core() -> None:
 
 
 def _add_sweep(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = _command(
+        commands,
         "sweep",
-        help="train one method with many hyperparameters and see which do well",
-        description=_SWEEP,
-        epilog=_SWEEP_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        "train one method with many hyperparameters and see which do well",
+        _SWEEP,
+        _SWEEP_EXAMPLES,
     )
     parser.set_defaults(run=lambda **options: _sweep(_sweep_options(options)))
     add = parser.add_argument
@@ -813,8 +839,8 @@ def _usual_hyperparameters(options: SweepOptions) -> dict[str, Any]:
 def _with_decay(method: str, decay: str, values: Mapping[str, Any]) -> optax.GradientTransformation:
     arguments = _arguments(method, values)
     rate = arguments.pop("learning_rate")
-    schedule = DECAYS[decay].schedule(rate, **_arguments(decay, values))
-    return METHODS[method](schedule, **arguments)
+    make = partial(METHODS[method], **arguments)
+    return _under_decay(make, decay, rate, _arguments(decay, values))
 
 
 def _arguments(owner: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -832,7 +858,6 @@ def _sweep_setting(
     values: Mapping[str, float | sweep_study.Range],
 ) -> sweep_study.Setting:
     """Every default resolved."""
-    dataset, network = problem
     ranges = {name: x for name, x in values.items() if isinstance(x, sweep_study.Range)}
     fixed = {name: x for name, x in values.items() if not isinstance(x, sweep_study.Range)}
     search = "even" if len(ranges) == 1 else "grid" if options.grid else "random"
@@ -840,17 +865,12 @@ def _sweep_setting(
     if options.seed is not None and search != "random":
         raise InputError("--seed is for the random search of several ranges")
     if search == "grid":
-        side = max(k for k in range(1, num + 1) if k ** len(ranges) <= num)
+        side = sweep_study.side(num, len(ranges))
         num = side ** len(ranges)
         if side < 2:
             raise InputError(f"--grid of {len(ranges)} ranges needs --num {2 ** len(ranges)}")
     return sweep_study.Setting(
-        data=dataset.name,
-        source=options.data,
-        train_examples=len(dataset.x_train),
-        test_examples=len(dataset.x_test),
-        model=options.model,
-        parameters=race.num_parameters(network),
+        **_what_trains(options, problem),
         method=options.method,
         decay=options.decay,
         budget=race.Budget(options.steps, options.batch_size, options.seeds),
@@ -863,13 +883,12 @@ def _sweep_setting(
 
 
 def _add_solve(commands: Any) -> None:
-    parser = commands.add_parser(
+    parser = _command(
+        commands,
         "solve",
-        help="minimise a test function and see how the method gets there",
-        description=_SOLVE,
-        epilog=_SOLVE_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        "minimise a test function and see how the method gets there",
+        _SOLVE,
+        _SOLVE_EXAMPLES,
     )
     parser._negative_number_matcher = re.compile(r"-\.?\d")  # Python 3.14's: -1,2 is no option
     parser.set_defaults(run=lambda **options: _solve(SolveOptions(**options)))

@@ -11,6 +11,25 @@ from rich import progress
 from rich.console import Console
 
 
+def is_live(console: Console) -> bool:
+    """Whether somebody watches."""
+    return console.is_interactive and not console.quiet
+
+
+def bars(console: Console) -> progress.Progress:
+    """Bars of tasks with the field ``news``, which show nothing if nobody watches."""
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[news]}"),
+        progress.TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not is_live(console),
+    )
+
+
 class Bar:
     """A bar of what is done, and the news, in a terminal.
 
@@ -19,18 +38,9 @@ class Bar:
 
     def __init__(self, title: str, total: int, console: Console) -> None:
         self._title, self._total, self._console = title, total, console
-        self._live = console.is_interactive and not console.quiet
+        self._live = is_live(console)
         self._tenths = 0
-        self._bar = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[news]}"),
-            progress.TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not self._live,
-        )
+        self._bar = bars(console)
         self._task = self._bar.add_task(title, total=total, news="")
 
     def __enter__(self) -> Self:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from rich import box, progress
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -53,23 +53,14 @@ class Bars:
 
     def __init__(self, setting: Setting, console: Console) -> None:
         self._console = console
-        self._live = console.is_interactive and not console.quiet
-        self._bars = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[loss]}"),
-            progress.TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not self._live,
-        )
+        self._live = _report.is_live(console)
+        self._bars = _report.bars(console)
         steps = setting.budget.steps
         self._methods = {
-            name: self._bars.add_task(name, total=steps, start=False, loss="")
+            name: self._bars.add_task(name, total=steps, start=False, news="")
             for name in setting.learning_rates
         }
-        self._all = self._bars.add_task("all", total=steps * len(self._methods), loss="")
+        self._all = self._bars.add_task("all", total=steps * len(self._methods), news="")
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -86,7 +77,7 @@ class Bars:
         def move(step: int, loss: float) -> None:
             text = "diverged" if math.isnan(loss) else f"loss {loss:.4g}"
             self._bars.advance(self._all, step - self._bars.tasks[task].completed)
-            self._bars.update(task, completed=step, loss=text if step > 0 else "compiling")
+            self._bars.update(task, completed=step, news=text if step > 0 else "compiling")
 
         return move
 

@@ -14,7 +14,7 @@ from cs231n_optax._files import replacing
 from cs231n_optax.gallery import _report
 from cs231n_optax.gallery._report import environment, number, say
 from cs231n_optax.gallery.sweep_picture import picture
-from cs231n_optax.gallery.sweep_study import Range, Setting, at_the_end, rank
+from cs231n_optax.gallery.sweep_study import Range, Setting, at_the_end, rank, side
 from cs231n_optax.training.sweep import SweepProgress, SweepResult, write_csv
 
 FILES = CSV, JSON, PICTURE = "sweep.csv", "sweep.json", "sweep.png"
@@ -87,7 +87,7 @@ def _search(setting: Setting) -> str:
     if setting.search == "random":
         return f"a random search (Sobol's points, scrambled by seed {setting.seed})"
     if setting.search == "grid" and ranges > 1:
-        return f"a grid of {' × '.join([str(round(setting.num ** (1 / ranges)))] * ranges)}"
+        return f"a grid of {' × '.join([str(side(setting.num, ranges))] * ranges)}"
     return "evenly spaced"
 
 

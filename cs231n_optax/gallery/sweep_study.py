@@ -170,6 +170,12 @@ def at_the_end(value: float, low: float, high: float) -> bool:
     return any(math.isclose(value, end, rel_tol=1e-6) for end in (low, high))
 
 
+def side(num: int, dimensions: int) -> int:
+    """The largest number of values of each hyperparameter whose grid has no more than ``num``."""
+    values = round(num ** (1 / dimensions))
+    return values if values**dimensions <= num else values - 1
+
+
 def block_length(steps: int) -> int:
     """How many steps a value of `Outcome.curve` is the mean of, but for its first."""
     return math.ceil(steps / _MOST_BLOCKS)
@@ -187,8 +193,9 @@ def _shares(setting: Setting) -> np.ndarray:
 
         points = qmc.Sobol(dimensions, rng=setting.seed)
         return points.random_base2((setting.num - 1).bit_length())[: setting.num]
-    side = round(setting.num ** (1 / dimensions))
-    axes = np.meshgrid(*dimensions * (np.linspace(0, 1, side),), indexing="ij")
+    axes = np.meshgrid(
+        *dimensions * (np.linspace(0, 1, side(setting.num, dimensions)),), indexing="ij"
+    )
     return np.stack([axis.reshape(-1) for axis in axes], axis=1)
 
 
