@@ -3,7 +3,8 @@
 A hyperparameter is a Python or NumPy number, which is checked here and now, or a scalar JAX
 array, whose value is never looked at: it may be a tracer, and reading a concrete one would wait
 for the device. Every check returns the number as a plain Python one (a NumPy ``float64`` scalar
-would promote float32 arithmetic under x64) and the array as it came.
+would promote float32 arithmetic under x64) and the array as it came. A number that the default
+float dtype can't hold is refused, for it would be infinite there, or zero.
 """
 
 import math
@@ -17,6 +18,9 @@ import numpy as np
 
 from cs231n_optax import _tree
 
+MAX_INT = int(np.iinfo(np.int32).max)
+MAX_BYTES = 4 * 2**30  # of a matrix or a table that is kept whole
+
 _SMALLEST_EPS = float(np.finfo(np.float32).tiny)
 
 
@@ -26,8 +30,11 @@ def nonnegative(name: str, value: Any) -> Any:
 
 
 def positive(name: str, value: Any) -> Any:
-    """A finite number > 0."""
-    return _number(name, value, "a finite number > 0", lambda x: x > 0)
+    """A finite number > 0, also in float32."""
+    number = _number(name, value, "a finite number > 0", lambda x: x > 0)
+    if isinstance(number, float) and number < _SMALLEST_EPS:
+        raise ValueError(f"{name} must be a number > 0 in float32, too, got {value}")
+    return number
 
 
 def fraction(name: str, value: Any) -> Any:
@@ -58,23 +65,96 @@ def static_bool(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def static_int(name: str, value: Any, *, at_least: int) -> int:
+def static_int(name: str, value: Any, *, at_least: int, at_most: float = math.inf) -> int:
     """A Python integer: it decides a shape, so it can't be traced."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be a Python integer, got {value!r}")
     if value < at_least:
         raise ValueError(f"{name} must be an integer >= {at_least}, got {value}")
+    if value > at_most:
+        raise ValueError(f"{name} must be an integer <= {at_most}, got {value}")
     return int(value)
 
 
-def objective(out: Any) -> None:
-    """What an objective returns, as `jax.eval_shape` sees it: a real floating scalar."""
-    if not (
-        isinstance(out, jax.ShapeDtypeStruct)
-        and out.shape == ()
-        and jnp.issubdtype(out.dtype, jnp.floating)
-    ):
-        raise TypeError(f"fun must return a real floating scalar, got {_tree.brief(out)}")
+def function(name: str, value: Any) -> Any:
+    """Anything that can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function, got {value!r}")
+    return value
+
+
+def objective(name: str, fun: Any) -> Callable[..., Any]:
+    """A function to be differentiated: what it returns is checked when it is called."""
+    function(name, fun)
+
+    def checked(*args: Any) -> Any:
+        out = fun(*args)
+        real_scalar(name, out)
+        return out
+
+    return checked
+
+
+def real_scalar(name: str, out: Any) -> None:
+    """What an objective has returned: a real floating scalar."""
+    is_scalar = getattr(out, "shape", None) == () and jnp.issubdtype(out.dtype, jnp.floating)
+    if not (is_scalar or isinstance(out, float)):
+        raise TypeError(f"{name} must return a real floating scalar, got {_tree.brief(out)}")
+
+
+def transformation(name: str, value: Any) -> Any:
+    """An Optax transformation, or what has the same two functions, as `optax.MultiSteps`."""
+    if not all(callable(getattr(value, part, None)) for part in ("init", "update")):
+        raise TypeError(f"{name} must be an Optax transformation, got {value!r}")
+    return value
+
+
+def key(name: str, value: Any) -> Any:
+    """One key of `jax.random`: a typed one, or the words that `jax.random.PRNGKey` gives."""
+    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
+    if not (typed or (dtype == jnp.uint32 and shape in ((2,), (4,)))):
+        raise TypeError(f"{name} must be one key, jax.random.key(seed), got {_tree.brief(value)}")
+    return value
+
+
+def arrays(name: str, tree: Any) -> Any:
+    """A tree of arrays or numbers, as arrays of JAX."""
+    if all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(tree)):
+        return tree
+    return jax.tree.map_with_path(
+        lambda path, leaf: _array(name + jax.tree_util.keystr(path), leaf), tree
+    )
+
+
+def real_array(name: str, value: Any) -> jax.Array:
+    """Real numbers, a list or an array of them, as an array of JAX."""
+    array = _array(name, _plain(value) if isinstance(value, numbers.Real) else value)
+    real_dtype(name, array)
+    return array
+
+
+def real_dtype(name: str, array: Any) -> None:
+    """An array of real numbers, of JAX or of NumPy."""
+    if not any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer, bool)):
+        raise TypeError(f"{name} must be real numbers, got {_tree.brief(array)}")
+
+
+def fits(what: str, size: int, instead: str) -> None:
+    """Refuse what would not fit in memory; ``size`` in bytes."""
+    if size > MAX_BYTES:
+        raise ValueError(f"{what} of {size:,} bytes, more than {MAX_BYTES:,}: {instead}")
+
+
+def _array(name: str, value: Any) -> jax.Array:
+    try:
+        return _tree.as_array(np.asarray(value) if isinstance(value, str | bytes) else value)
+    except (TypeError, ValueError):
+        got = _tree.brief(value) if hasattr(value, "dtype") else repr(value)
+        kind = type(value).__name__
+        raise TypeError(f"{name} must be numbers, got {got}, of type {kind}") from None
+    except OverflowError as error:
+        raise ValueError(f"{name} must be numbers that JAX can hold: {error}") from None
 
 
 def _number(name: str, value: Any, wanted: str, holds: Callable[[float], bool]) -> Any:
@@ -90,7 +170,20 @@ def _number(name: str, value: Any, wanted: str, holds: Callable[[float], bool]) 
         value = value.item()
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be {wanted}, got {value!r}")
-    number = int(value) if isinstance(value, numbers.Integral) else float(value)
+    number = _plain(value)
     if not (math.isfinite(number) and holds(number)):
         raise ValueError(f"{name} must be {wanted}, got {value}")
+    info = jnp.finfo(jax.dtypes.canonicalize_dtype(float))
+    if abs(number) > float(info.max):
+        raise ValueError(f"{name} must be a number that {info.dtype} can hold, got {value}")
     return number
+
+
+def _plain(value: numbers.Real) -> int | float:
+    """As a Python number; a whole one that JAX's integers can't hold as a float."""
+    if isinstance(value, numbers.Integral) and abs(int(value)) <= MAX_INT:
+        return int(value)
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cs231n_optax import _tree
+from cs231n_optax import _checks, _tree
+from cs231n_optax._precision import is_inexact, kind
 from cs231n_optax._trial import Status, Trial
 
 MAX_REISSUES = 4  # of a trial to which the parameters were not brought
@@ -219,40 +220,32 @@ def next_trial(
 def check_params(method: str, params: optax.Params) -> None:
     """Refuse parameters in which a trial could not be reached by adding."""
     for path, leaf in jax.tree.leaves_with_path(params):
-        dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jnp.inexact) or jnp.finfo(dtype).bits < 32:
+        if not is_inexact(leaf) or jnp.finfo(jnp.result_type(leaf)).bits < 32:
             raise TypeError(
                 f"{method} needs floating parameters of 32 bits or more, but params"
-                f"{jax.tree_util.keystr(path)} is {dtype}: keep them in float32, and cast them "
-                "in the loss"
+                f"{jax.tree_util.keystr(path)} is {kind(leaf)}: keep them in float32, and cast "
+                "them in the loss"
             )
 
 
-def check_update(method: str, value: Any, grads: Any, params: Any, anchor: Any) -> jax.Array:
-    """Refuse what does not fit what ``init`` saw; the value as a scalar of the right dtype."""
+def check_update(
+    method: str, value: Any, grads: Any, params: Any, anchor: Any
+) -> tuple[jax.Array, Any, Any]:
+    """Refuse what does not fit what ``init`` saw; all as arrays, the value of the right dtype."""
     if value is None:
         raise TypeError(
             f"{method} needs the loss at params: update(grads, state, params, value=...)"
         )
-    expected = jax.tree.structure(anchor)
-    if params is None and expected.num_leaves:
+    if params is None and jax.tree.leaves(anchor):
         raise ValueError(f"{method} needs the parameters: update(grads, state, params, ...)")
-    for what, tree in (("gradients", grads), ("parameters", params)):
-        if tree is not None and jax.tree.structure(tree) != expected:
-            raise ValueError(
-                f"the {what}' tree is not the tree of the parameters given to init: got "
-                f"{jax.tree.structure(tree)}, expected {expected}"
-            )
-        for x, a in zip(jax.tree.leaves(tree), jax.tree.leaves(anchor), strict=True):
-            if jnp.shape(x) != a.shape or jnp.result_type(x) != a.dtype:
-                raise ValueError(
-                    f"the {what} have a leaf {jnp.result_type(x)}{jnp.shape(x)} where the "
-                    f"parameters given to init had {a.dtype}{a.shape}"
-                )
-    value = jnp.asarray(value)
-    if value.shape or jnp.iscomplexobj(value):
-        raise TypeError(f"value must be a real scalar, got {value.dtype}{list(value.shape)}")
-    return _tree.cast(value, _tree.scalar_dtype(anchor))
+    grads, params = _checks.arrays("gradient", grads), _checks.arrays("parameter", params)
+    _tree.check_like("gradients", grads, anchor)
+    if params is not None:
+        _tree.check_like("parameters", params, anchor)
+    value = _checks.real_array("value", value)
+    if value.shape:
+        raise TypeError(f"value must be a real scalar, got {_tree.brief(value)}")
+    return _tree.cast(value, _tree.scalar_dtype(anchor)), grads, params
 
 
 def is_placed(params: Any, anchor: Any, direction: Any, step: jax.Array) -> jax.Array:

@@ -35,10 +35,13 @@ def scale_by_learning_rate(learning_rate: optax.ScalarOrSchedule) -> optax.Gradi
     if not callable(rate):
         return optax.stateless(lambda updates, _: _descend(updates, rate))
 
+    def rate_at(count: jax.typing.ArrayLike) -> jax.Array:
+        return jnp.asarray(_checks.nonnegative("learning_rate(count)", rate(count)), float)
+
     def init(params: optax.Params) -> ScheduledLearningRateState:
         del params
         count = jnp.zeros((), jnp.int32)
-        return ScheduledLearningRateState(count, jnp.asarray(rate(count), float))
+        return ScheduledLearningRateState(count, rate_at(count))
 
     def update(
         updates: optax.Updates,
@@ -46,7 +49,7 @@ def scale_by_learning_rate(learning_rate: optax.ScalarOrSchedule) -> optax.Gradi
         params: optax.Params | None = None,
     ) -> tuple[optax.Updates, ScheduledLearningRateState]:
         del params
-        alpha = jnp.asarray(rate(state.count), float)
+        alpha = rate_at(state.count)
         count = optax.safe_increment(state.count)
         return _descend(updates, alpha), ScheduledLearningRateState(count, alpha)
 

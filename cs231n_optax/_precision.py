@@ -46,18 +46,32 @@ def in_float32(tx: optax.GradientTransformation) -> optax.GradientTransformation
 
 def widen_all(what: str, tree: Any) -> Any:
     """A tree with the leaves narrower than float32 cast to it; ``what`` they are, for the error."""
-    if not all(_is_inexact(leaf) for leaf in jax.tree.leaves(tree)):
-        paths = jax.tree.leaves_with_path(tree)
-        path, leaf = next((path, leaf) for path, leaf in paths if not _is_inexact(leaf))
-        raise TypeError(
-            f"every {what} must be a floating or complex array, but {what}"
-            f"{jax.tree_util.keystr(path)} is {getattr(leaf, 'dtype', type(leaf).__name__)}; keep "
-            "other leaves away from the transformation with optax.masked or optax.partition"
-        )
+    refuse_others(
+        what,
+        tree,
+        "keep other leaves away from the transformation with optax.masked or optax.partition",
+    )
     return jax.tree.map(_tree.widen, tree)
 
 
-def _is_inexact(leaf: Any) -> bool:
+def refuse_others(what: str, tree: Any, remedy: str) -> None:
+    """Raise a TypeError if a leaf is neither floating nor complex, with what to do about it."""
+    if not all(is_inexact(leaf) for leaf in jax.tree.leaves(tree)):
+        paths = jax.tree.leaves_with_path(tree)
+        path, leaf = next((path, leaf) for path, leaf in paths if not is_inexact(leaf))
+        raise TypeError(
+            f"every {what} must be a floating or complex array, but {what}"
+            f"{jax.tree_util.keystr(path)} is {kind(leaf)}; {remedy}"
+        )
+
+
+def kind(leaf: Any) -> Any:
+    """The dtype of an array, or the type of anything else, for messages."""
+    return getattr(leaf, "dtype", type(leaf).__name__)
+
+
+def is_inexact(leaf: Any) -> bool:
+    """Whether a leaf is a floating or complex array or number."""
     dtype = getattr(leaf, "dtype", None)
     return isinstance(leaf, float | complex) if dtype is None else _is_inexact_dtype(dtype)
 

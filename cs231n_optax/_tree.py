@@ -211,7 +211,46 @@ _finfo = functools.cache(jnp.finfo)
 
 def brief(tree: Any) -> str:
     """The leaves' dtypes and shapes, for messages."""
-    return str(jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree))
+
+    def leaf(x: Any) -> str:
+        return f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else repr(x)
+
+    return str(jax.tree.map(leaf, tree))
+
+
+def check_like(what: str, tree: Any, like: Any, of: str = "the parameters given to init") -> None:
+    """Refuse a tree that has not the structure, the shapes and the dtypes of another.
+
+    Raises:
+      ValueError: naming ``what`` it is, and ``of`` what it should be a likeness.
+    """
+    structure, expected = jax.tree.structure(tree), jax.tree.structure(like)
+    if structure != expected:
+        raise ValueError(
+            f"the {what}' tree is not the tree of {of}: got {structure}, expected {expected}"
+        )
+    for x, a in zip(jax.tree.leaves(tree), jax.tree.leaves(like), strict=True):
+        if jnp.shape(x) != a.shape or jnp.result_type(x) != a.dtype:
+            raise ValueError(
+                f"the {what} have a leaf {jnp.result_type(x)}{jnp.shape(x)} where "
+                f"{of} had {a.dtype}{a.shape}"
+            )
+
+
+def check_state(state: Any, like: Any) -> None:
+    """Refuse a transformation's state that can't be one of its own.
+
+    Raises:
+      ValueError: with the trees, or the shapes and dtypes, where they differ.
+    """
+    got, expected = jax.tree.structure(state), jax.tree.structure(like)
+    if got == expected:
+        got, expected = brief(jax.tree.leaves(state)), brief(jax.tree.leaves(like))
+    if got != expected:
+        raise ValueError(
+            f"state is not one of this transformation and these parameters: got {got}, expected "
+            f"{expected}"
+        )
 
 
 def find(tree: Any, kind: type) -> list[Any]:
@@ -236,7 +275,8 @@ def leafwise(rule: Rule, grads: Any, *accumulators: Any, **hyperparams: Any) -> 
       that they had.
 
     Raises:
-      ValueError: if a tree or a shape is not the one that ``init`` saw.
+      ValueError: if a tree or a shape is not the one that ``init`` saw, or a gradient is complex
+        where the accumulator is real.
     """
     leaves, structure = jax.tree.flatten(grads)
     columns = [leaves]
@@ -272,4 +312,9 @@ def _apply(
             outputs = rule(*row, **static, **traced)
     else:
         outputs = rule(*row, **static, **traced)
+    for out, x in zip(outputs, row, strict=True):
+        if out.dtype.kind == "c" != x.dtype.kind:
+            raise ValueError(
+                f"a gradient is {g.dtype} where the parameters given to init were {x.dtype}"
+            )
     return [cast(out, x.dtype) for out, x in zip(outputs, row, strict=True)]

@@ -96,7 +96,7 @@ def exponential_decay(
     """
     init_value = _checks.nonnegative("init_value", init_value)
     rate = _checks.nonnegative("rate", rate)
-    return lambda count: _float(init_value) * jnp.exp(-_float(rate) * _float(count))
+    return lambda count: _float(init_value) * jnp.exp(-_float(rate) * _float(_real(count)))
 
 
 def inverse_time_decay(
@@ -127,7 +127,7 @@ def inverse_time_decay(
     """
     init_value = _checks.nonnegative("init_value", init_value)
     rate = _checks.nonnegative("rate", rate)
-    return lambda count: _float(init_value) / (1 + _float(rate) * _float(count))
+    return lambda count: _float(init_value) / (1 + _float(rate) * _float(_real(count)))
 
 
 def cyclic_cosine(
@@ -172,13 +172,17 @@ def cyclic_cosine(
     return schedule
 
 
+def _real(count: Any) -> jax.Array:
+    return _checks.real_array("count", count)
+
+
 def _float(x: Any) -> jax.Array:
     return jnp.asarray(x, float)
 
 
 def _same_kind(count: Any, period: Any) -> tuple[jax.Array, jax.Array]:
     """Both as integers if both are, so that ⌊t / n⌋ and t mod n are exact; else as floats."""
-    count, period = jnp.asarray(count), jnp.asarray(period)
+    count, period = _real(count), jnp.asarray(period)
     whole = all(jnp.issubdtype(x.dtype, jnp.integer) for x in (count, period))
     dtype = int if whole else float
     return count.astype(dtype), period.astype(dtype)

@@ -134,7 +134,7 @@ def default_loss(params: Any) -> jax.Array:
         real, imag = jnp.real(x - 2), jnp.imag(x - 2)
         return jnp.mean(jnp.sqrt(1 + real**2 + imag**2))
 
-    return sum((leaf_loss(x) for x in jax.tree.leaves(params)), start=jnp.zeros(()))
+    return jnp.asarray(sum((leaf_loss(x) for x in jax.tree.leaves(params)), start=0.0))
 
 
 # What the checks are made of.

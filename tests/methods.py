@@ -397,3 +397,6 @@ METHODS = (
         )
     ),
 )
+
+# What the slowest settings, and the oldest JAX and Optax, are tested on.
+REPRESENTATIVE = ("nesterov", "adam", "polyak_average", "lbfgs", "newton")

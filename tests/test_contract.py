@@ -1,19 +1,20 @@
 """Every method of the table against its oracles and the contract of `cs231n_optax.testing`."""
 
+import contextlib
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 import pytest
-from methods import METHODS, Method
+from methods import METHODS, REPRESENTATIVE, Method
 
 from cs231n_optax import testing
 
 NUM_STEPS = 60
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+every_check = pytest.mark.parametrize("check", testing.CHECKS, ids=lambda check: check.__name__)
 every_rule = pytest.mark.parametrize(
     "method", [method for method in METHODS if method.oracle], ids=lambda method: method.name
 )
@@ -36,12 +37,47 @@ def build(name):
     return case(name).tx
 
 
-@every_method
-@pytest.mark.parametrize("check", testing.CHECKS, ids=lambda check: check.__name__)
-def test_contract(method: Method, check):
+# Checks that can't be made under JAX's strictest settings, each with the reason; of one method
+# alone, with its name.
+LENIENT = {
+    "donation": "debug_nans switches donation off",
+    "extreme_gradients-newton_cg": "1e30 squared overflows: the step's record holds a NaN",
+    "multi_steps": "Optax's own arithmetic is not strict",
+    "apply_if_finite": "hands in a NaN",
+    "reduce_on_plateau": "Optax's own arithmetic is not strict",
+}
+
+
+def check_strictly(method, check):
+    """With no implicit promotion, and no NaN anywhere."""
     if check.__name__ in method.unsupported:
         pytest.skip(method.unsupported[check.__name__])
-    check(case(method.name))
+    with contextlib.ExitStack() as settings:
+        if not {check.__name__, f"{check.__name__}-{method.name}"} & LENIENT.keys():
+            settings.enter_context(jax.numpy_dtype_promotion("strict"))
+            settings.enter_context(jax.debug_nans(True))
+        check(case(method.name))
+
+
+@every_method
+@every_check
+def test_contract(method: Method, check):
+    check_strictly(method, check)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(row, marks=() if row.name in REPRESENTATIVE else pytest.mark.slow)
+        for row in METHODS
+    ],
+    ids=lambda method: method.name,
+)
+@every_check
+def test_contract_under_x64(method: Method, check):
+    """Its parameters are float32 still: the setting must not widen them."""
+    with jax.enable_x64(True):
+        check_strictly(method, check)
 
 
 # Oracles.
@@ -123,21 +159,6 @@ def test_a_gradient_of_1e30_freezes_its_coordinate(name):
         assert updates[1] < 0
 
 
-@every_method
-def test_orbax_round_trip_in_mid_run(method, tmp_path):
-    step = testing._compiled_step(build(method.name), testing.default_loss)
-    saved = testing._run(case(method.name), build(method.name), testing.default_params(), 2)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(tmp_path / "run", saved)
-        checkpointer.wait_until_finished()
-        restored = checkpointer.restore(tmp_path / "run", jax.eval_shape(lambda: saved))
-    assert jax.tree.structure(restored) == jax.tree.structure(saved)
-    for actual, expected in zip(
-        jax.tree.leaves(step(*restored)), jax.tree.leaves(step(*saved)), strict=True
-    ):
-        np.testing.assert_array_equal(actual, expected)
-
-
 def test_update_takes_and_ignores_what_other_methods_need():
     """One loop drives every method, so all of them accept value=, grad= and value_fn=."""
     for method in METHODS:
@@ -146,7 +167,8 @@ def test_update_takes_and_ignores_what_other_methods_need():
 
 
 @every_method
-def test_strict_promotion_debug_nans_and_leaks(method):
+@pytest.mark.parametrize("x64", [False, True], ids=["x32", "x64"])
+def test_no_tracer_leaks_and_dtypes_mix(method, x64):
     """JAX's own strictest settings, on a tree of three dtypes, with traced hyperparameters."""
     dtypes = {"a": "float32", "c": "complex64", "h": "bfloat16"}
     x = {k: jnp.ones(2, dtype) for k, dtype in dtypes.items() if dtype in method.dtypes}
@@ -162,6 +184,10 @@ def test_strict_promotion_debug_nans_and_leaks(method):
         _, state = tx.update(x, state, x, **loss)
         return tx.update(x, state, x, **loss)[0]
 
-    with jax.numpy_dtype_promotion("strict"), jax.debug_nans(True), jax.checking_leaks():
+    with contextlib.ExitStack() as settings:
+        settings.enter_context(jax.enable_x64(x64))
+        settings.enter_context(jax.numpy_dtype_promotion("strict"))
+        settings.enter_context(jax.debug_nans(True))
+        settings.enter_context(jax.checking_leaks())
         updates = jax.jit(run)(hyperparams)
     assert jax.tree.map(lambda u: u.dtype, updates) == jax.tree.map(lambda g: g.dtype, x)

@@ -61,7 +61,7 @@ def snapshots(num: int, every: jax.typing.ArrayLike) -> optax.GradientTransforma
       that has diverged the last one may not be finite.
 
     Raises:
-      ValueError: if ``num`` < 1, or a Python ``every`` is not finite and positive; from
+      ValueError: if ``num`` < 1 or no int32, or a Python ``every`` is not finite and positive; from
         ``update``, if ``params`` are missing, or a tree or a shape is not that of the parameters
         given to ``init``.
       TypeError: if ``num`` is not a Python integer, or ``every`` not a number; from ``init`` and
@@ -81,7 +81,7 @@ def snapshots(num: int, every: jax.typing.ArrayLike) -> optax.GradientTransforma
     Source:
       Lecture 7-1-11; G. Huang et al., "Snapshot ensembles: train 1, get M for free", ICLR 2017.
     """
-    num = _checks.static_int("num", num, at_least=1)
+    num = _checks.static_int("num", num, at_least=1, at_most=_checks.MAX_INT)
     every = _checks.positive("every", every)
 
     def init(params: optax.Params) -> SnapshotsState:

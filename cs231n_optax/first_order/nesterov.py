@@ -24,7 +24,7 @@ import optax
 
 from cs231n_optax import _checks, _tree
 from cs231n_optax._learning_rate import scale_by_learning_rate
-from cs231n_optax._precision import in_float32
+from cs231n_optax._precision import in_float32, is_inexact
 
 
 class ScaleByNesterovState(NamedTuple):
@@ -162,8 +162,18 @@ def nesterov_iterate(state: optax.OptState, params: optax.Params) -> optax.Param
     def iterate(w: Any, x: Any) -> Any:
         if isinstance(w, optax.MaskedNode):
             return x
+        if not is_inexact(x) or jnp.shape(x) != w.shape:
+            raise ValueError(
+                f"params have {_tree.brief(x)} where the state of scale_by_nesterov has shape "
+                f"{w.shape}"
+            )
         return _tree.cast(_tree.widen(x) - w, jnp.result_type(x))
 
-    return jax.tree.map(
-        iterate, found[0].look_ahead, params, is_leaf=lambda w: isinstance(w, optax.MaskedNode)
+    look_ahead, structure = jax.tree.flatten(
+        found[0].look_ahead, is_leaf=lambda w: isinstance(w, optax.MaskedNode)
     )
+    try:
+        points = structure.flatten_up_to(params)
+    except ValueError as error:
+        raise ValueError(f"params are not of the tree of the state: {error}") from None
+    return structure.unflatten(map(iterate, look_ahead, points))

@@ -76,7 +76,7 @@ def backtracking(
     """
     c1 = _checks.decay_rate("c1", c1)
     decrease = _checks.positive("decrease", _checks.decay_rate("decrease", decrease))
-    max_evals = _checks.static_int("max_evals", max_evals, at_least=1)
+    max_evals = min(_checks.static_int("max_evals", max_evals, at_least=1), _checks.MAX_INT)
 
     def init(
         value: jax.Array, slope: jax.Array, step: jax.Array, noise: jax.typing.ArrayLike = 0.0

@@ -21,6 +21,7 @@ from cs231n_optax.line_search.search import Search
 from cs231n_optax.line_search.wolfe import wolfe
 
 METHOD = "a line search"
+TINY = float(np.finfo(np.float32).tiny)
 
 
 class LineSearchState(NamedTuple):
@@ -89,10 +90,11 @@ def with_line_search(
       True. Memory: three times the parameters, and the direction's.
 
     Raises:
-      TypeError: from ``init``, if a parameter is narrower than float32 or not floating; from
-        ``update``, if ``value`` is missing.
-      ValueError: from ``update``, if ``params`` are missing, or the trees or shapes are not those
-        given to ``init``.
+      TypeError: if ``direction`` is no transformation, ``search`` no search, or ``unit_step`` no
+        Python bool; from ``init``, if a parameter is narrower than float32 or not floating; from
+        ``update``, if ``value`` is missing or no real scalar, or a leaf no array.
+      ValueError: from ``update``, if ``params`` are missing, or the trees, shapes or dtypes are not
+        those given to ``init``.
 
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp, numpy as np, optax
@@ -118,7 +120,9 @@ def with_line_search(
       slowest search. Loops written for them run unchanged: ``grad`` and ``value_fn`` are taken
       and handed to the direction.
     """
-    inner = optax.with_extra_args_support(direction)
+    inner = optax.with_extra_args_support(_checks.transformation("direction", direction))
+    if not isinstance(search, Search):
+        raise TypeError(f"search must be wolfe(...) or backtracking(...), got {search!r}")
     unit_step = _checks.static_bool("unit_step", unit_step)
 
     def init(params: optax.Params) -> LineSearchState:
@@ -145,13 +149,13 @@ def with_line_search(
         gradient.
         """
         del old
-        decrease = verdict.decrease
-        length = jnp.sqrt(-verdict.grad_norm / slope)
+        decrease, fall = verdict.decrease, jnp.maximum(-slope, TINY)
+        length = jnp.sqrt(verdict.grad_norm / fall)
         length = jnp.where(verdict.restart, jnp.minimum(verdict.grad_norm, length), length)
         if unit_step:
             step = jnp.where(steepest, length, 1)
         else:
-            step = jnp.where(decrease > 0, -2.02 * decrease / slope, length)
+            step = jnp.where(decrease > 0, 2.02 * decrease / fall, length)
         noise = _judgement.noise(verdict.progress)
         return search.init(verdict.value, slope, jnp.minimum(step, max_step), noise)
 
@@ -163,8 +167,10 @@ def with_line_search(
         value: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, LineSearchState]:
-        grads, trial, step = updates, state.trial, state.search.step
-        value = _judgement.check_update(METHOD, value, grads, params, trial.anchor_params)
+        trial, step = state.trial, state.search.step
+        value, grads, params = _judgement.check_update(
+            METHOD, value, updates, params, trial.anchor_params
+        )
         running = trial.status == RUNNING
 
         # What the trial came to.
@@ -201,7 +207,7 @@ def with_line_search(
         ascent_slope = _tree.vdot(anchor_grad, ascent)
         begins = (verdict.num_evals == 1) & (state.progress.best_grad_norm == 0)
         steepest = begins | restart | ~_is_positive(ascent_slope)
-        scale = -1 / jnp.maximum(verdict.grad_norm, np.finfo(np.float32).tiny)
+        scale = -1 / jnp.maximum(verdict.grad_norm, TINY)
 
         def new_line(g: jax.Array, u: jax.Array, d: jax.Array) -> jax.Array:
             return jnp.where(turn, jnp.where(steepest, g * _tree.cast(scale, g.dtype), -u), d)

@@ -108,7 +108,7 @@ def wolfe(
     c1 = _checks.decay_rate("c1", c1)
     c2 = _checks.decay_rate("c2", c2)
     strong = _checks.static_bool("strong", strong)
-    max_evals = _checks.static_int("max_evals", max_evals, at_least=1)
+    max_evals = min(_checks.static_int("max_evals", max_evals, at_least=1), _checks.MAX_INT)
 
     def init(
         value: jax.Array, slope: jax.Array, step: jax.Array, noise: jax.typing.ArrayLike = 0.0

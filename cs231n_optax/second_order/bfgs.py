@@ -14,7 +14,7 @@ import optax
 
 from cs231n_optax import _checks, _tree
 from cs231n_optax._lanes import any_lane, in_one_kernel
-from cs231n_optax._precision import in_float32
+from cs231n_optax._precision import in_float32, widen_all
 from cs231n_optax.line_search.search import Search
 from cs231n_optax.line_search.with_line_search import with_line_search
 from cs231n_optax.line_search.wolfe import wolfe
@@ -84,7 +84,8 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
 
     Raises:
       ValueError: if a Python ``damping`` is outside [0, 1); from ``init``, if H would take more
-        than 4 GiB, with the bytes; from ``update``, if ``params`` are missing.
+        than 4 GiB, with the bytes; from ``update``, if ``params`` are missing, or the
+        gradients' tree, shapes or dtypes are not theirs, or N is not that of ``init``.
       TypeError: if ``damping`` is not a number; from ``init`` and ``update``, if a leaf is not
         floating or complex.
 
@@ -160,7 +161,10 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
         del extra_args
         if params is None:
             raise ValueError("scale_by_bfgs needs the parameters: update(grads, state, params)")
+        params = widen_all("parameter", params)
+        _tree.check_like("gradients", updates, params, of="the parameters")
         x, g = _tree.ravel(params), _tree.ravel(updates)
+        _tree.check_like("ravelled parameters", x, state.params)
         accept, restart = jnp.asarray(accept), jnp.asarray(restart)
         turn, inverse = accept | restart, state.inverse_hessian
         s, y = x - state.params, g - state.grads

@@ -11,9 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from cs231n_optax import _checks, _tree
-from cs231n_optax._precision import widen_all
-
-MAX_BYTES = 4 * 2**30
+from cs231n_optax._precision import refuse_others, widen_all
 
 
 def hessian_matrix(fun: Callable[[Any], Any], params: Any, *, batch_size: int = 256) -> jax.Array:
@@ -36,7 +34,7 @@ def hessian_matrix(fun: Callable[[Any], Any], params: Any, *, batch_size: int = 
     Raises:
       TypeError: if ``batch_size`` is not a Python integer, a parameter is not floating or complex,
         or ``fun`` does not return a real scalar.
-      ValueError: if ``batch_size`` < 1.
+      ValueError: if ``batch_size`` < 1, or the matrix would take more than 4 GiB, with the bytes.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp
@@ -56,12 +54,13 @@ def hessian_matrix(fun: Callable[[Any], Any], params: Any, *, batch_size: int = 
       and which refuses complex parameters.
     """
     batch_size = _checks.static_int("batch_size", batch_size, at_least=1)
+    fun = _checks.objective("fun", fun)
     x = _wide_ravel(params)
+    check_fits("hessian_matrix", params, "hvp")
 
     def flat_fun(x: jax.Array) -> Any:
         return fun(_tree.unravel(x, params))
 
-    _checks.objective(jax.eval_shape(flat_fun, x))
     if x.size <= batch_size:
         hessian = jax.hessian(flat_fun)(x)
     else:
@@ -89,8 +88,8 @@ def hvp(fun: Callable[[Any], Any], params: Any, v: Any) -> Any:
       complex parameters, the gradient is the direction of ascent, ∂f/∂Re x + i ∂f/∂Im x.
 
     Raises:
-      TypeError: if ``fun`` does not return a real scalar, or the tree or a dtype of ``v`` is not
-        that of the parameters.
+      TypeError: if ``fun`` does not return a real scalar, a parameter is not floating or complex,
+        or the tree or a dtype of ``v`` is not that of the parameters.
       ValueError: if a shape of ``v`` is not that of the parameters.
 
     Example:
@@ -102,6 +101,19 @@ def hvp(fun: Callable[[Any], Any], params: Any, v: Any) -> Any:
     Source:
       B. A. Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6, 1994.
     """
+    fun = _checks.objective("fun", fun)
+    refuse_others("parameter", params, "close over other arrays in fun")
+    params, v = _checks.arrays("params", params), _checks.arrays("v", v)
+    if jax.tree.structure(v) != jax.tree.structure(params):
+        raise TypeError(
+            f"v's tree is not that of the parameters: got {jax.tree.structure(v)}, expected "
+            f"{jax.tree.structure(params)}"
+        )
+    for x, p in zip(jax.tree.leaves(v), jax.tree.leaves(params), strict=True):
+        if x.dtype != p.dtype:
+            raise TypeError(f"v has a leaf of dtype {x.dtype} where a parameter has {p.dtype}")
+        if x.shape != p.shape:
+            raise ValueError(f"v has a leaf of shape {x.shape} where a parameter has {p.shape}")
     return jax.jvp(ascent_direction(fun), (params,), (v,))[1]
 
 
@@ -128,10 +140,11 @@ def find_hessian(method: str, params: Any, hessian: Any, value_fn: Any) -> jax.A
                 f"{method} needs the objective, update(grads, state, params, value=..., "
                 "value_fn=loss), or its Hessian at params, hessian=..."
             )
-        return hessian_matrix(value_fn, params)
+        return hessian_matrix(_checks.objective("value_fn", value_fn), params)
     x = jax.eval_shape(_wide_ravel, params)
     blocks = getattr(hessian, "shape", None) != (x.size, x.size)
-    matrix = _tree.as_array(_of_blocks(hessian, params, x.size) if blocks else hessian)
+    matrix = _of_blocks(hessian, params, x.size) if blocks else hessian
+    matrix = _checks.arrays("hessian", matrix)
     if jnp.iscomplexobj(matrix):
         raise ValueError(f"hessian must be real, got {matrix.dtype}")
     matrix = _tree.cast(matrix, x.dtype)
@@ -141,12 +154,8 @@ def find_hessian(method: str, params: Any, hessian: Any, value_fn: Any) -> jax.A
 def check_fits(method: str, params: Any, instead: str) -> None:
     """Refuse a dense matrix that would not fit in memory."""
     x = jax.eval_shape(_wide_ravel, params)
-    size = x.size**2 * x.dtype.itemsize
-    if size > MAX_BYTES:
-        raise ValueError(
-            f"{method} of {x.size} parameters keeps a {x.size} x {x.size} matrix of {size:,} "
-            f"bytes, more than {MAX_BYTES:,}: use {instead}"
-        )
+    what = f"{method} of {x.size} parameters takes a {x.size} x {x.size} matrix"
+    _checks.fits(what, x.size**2 * x.dtype.itemsize, f"use {instead}")
 
 
 def _wide_ravel(tree: Any) -> jax.Array:

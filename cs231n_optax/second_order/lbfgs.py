@@ -16,7 +16,7 @@ import optax
 
 from cs231n_optax import _checks, _tree
 from cs231n_optax._lanes import any_lane, in_one_kernel, this_lane
-from cs231n_optax._precision import in_float32
+from cs231n_optax._precision import in_float32, widen_all
 from cs231n_optax.line_search.search import Search
 from cs231n_optax.line_search.with_line_search import with_line_search
 from cs231n_optax.line_search.wolfe import wolfe
@@ -83,7 +83,9 @@ def scale_by_lbfgs(memory_size: int = 15) -> optax.GradientTransformationExtraAr
       nothing), and ``restart=True`` forgets the pairs.
 
     Raises:
-      ValueError: if ``memory_size`` < 1; from ``update``, if ``params`` are missing.
+      ValueError: if ``memory_size`` < 1, or so large that an m × m matrix would take more than 4
+        GiB, with the bytes; from ``update``, if ``params`` are missing, or the trees, shapes or
+        dtypes are not those given to ``init``.
       TypeError: if ``memory_size`` is not a Python integer; from ``init`` and ``update``, if a
         leaf is not floating or complex.
 
@@ -107,6 +109,7 @@ def scale_by_lbfgs(memory_size: int = 15) -> optax.GradientTransformationExtraAr
       s · y <= 0 empties a slot; its first direction is g / ‖g‖.
     """
     m = _checks.static_int("memory_size", memory_size, at_least=1)
+    _checks.fits(f"memory_size={m} takes a {m} x {m} matrix", 4 * m * m, "keep fewer pairs")
 
     def init(params: optax.Params) -> ScaleByLbfgsState:
         dtype = _tree.scalar_dtype(params)
@@ -157,7 +160,9 @@ def scale_by_lbfgs(memory_size: int = 15) -> optax.GradientTransformationExtraAr
         del extra_args
         if params is None:
             raise ValueError("scale_by_lbfgs needs the parameters: update(grads, state, params)")
-        grads, params = updates, jax.tree.map(_tree.widen, params)
+        grads, params = updates, widen_all("parameter", params)
+        _tree.check_like("gradients", grads, state.params)
+        _tree.check_like("parameters", params, state.params)
         accept, restart = jnp.asarray(accept), jnp.asarray(restart)
         turn, slot = accept | restart, state.slot
 

@@ -15,7 +15,7 @@ import optax
 
 from cs231n_optax import _checks, _tree
 from cs231n_optax._lanes import any_lane
-from cs231n_optax._precision import in_float32
+from cs231n_optax._precision import in_float32, widen_all
 from cs231n_optax.second_order.hessian import check_fits, find_hessian
 from cs231n_optax.second_order.subproblem import minimize_in_ball
 from cs231n_optax.second_order.trust_region import Model, ModelStep, Sight, with_trust_region
@@ -61,10 +61,11 @@ def scale_by_newton(
 
     Raises:
       ValueError: if a Python ``damping`` is negative or not finite; from ``init``, if H would take
-        more than 4 GiB, with the bytes; from ``update``, if ``params`` are missing or
-        ``hessian`` does not fit them.
+        more than 4 GiB, with the bytes; from ``update``, if ``params`` are missing, or
+        the gradients or ``hessian`` do not fit them.
       TypeError: if ``damping`` is not a number, or ``saddle_free`` no Python bool; from
-        ``update``, if both ``value_fn`` and ``hessian`` are missing.
+        ``update``, if both ``value_fn`` and ``hessian`` are missing, or ``value_fn`` does not
+        return a real scalar; from both, if a leaf is not floating or complex.
 
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp, optax
@@ -108,6 +109,9 @@ def scale_by_newton(
         del extra_args
         if params is None and jax.tree.leaves(updates):
             raise ValueError("scale_by_newton needs the parameters: update(grads, state, params)")
+        if params is not None:
+            wide = widen_all("parameter", params)
+            _tree.check_like("gradients", updates, wide, of="the parameters")
         g, accept = _tree.ravel(updates), jnp.asarray(accept)
         direction = jax.lax.cond(
             any_lane(accept),

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cs231n_optax import _tree
+from cs231n_optax import _checks, _tree
 from cs231n_optax._lanes import any_lane, this_lane
 from cs231n_optax.line_search.search import cubic_minimum
 from cs231n_optax.second_order.hessian import ascent_direction
@@ -303,8 +303,9 @@ def _products(params: Any, value_fn: Any, gauss_newton: Any) -> Product:
                 "newton_cg needs the objective: update(grads, state, params, value=..., "
                 "value_fn=loss)"
             )
-        return jax.linearize(ascent_direction(value_fn), params)[1]
+        return jax.linearize(ascent_direction(_checks.objective("value_fn", value_fn)), params)[1]
     model, loss = gauss_newton
+    loss = _checks.objective("the loss of gauss_newton", loss)
     outputs, push = jax.linearize(model, params)
     pull = jax.vjp(model, params)[1]
     curvature = jax.linearize(jax.grad(loss), outputs)[1]

@@ -165,8 +165,10 @@ def with_trust_region(
         value: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, TrustRegionState]:
-        grads, trial = updates, state.trial
-        value = _judgement.check_update(METHOD, value, grads, params, trial.anchor_params)
+        trial = state.trial
+        value, grads, params = _judgement.check_update(
+            METHOD, value, updates, params, trial.anchor_params
+        )
         running, first = trial.status == RUNNING, trial.num_evals == 0
 
         # What the trial came to.

@@ -11,9 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from cs231n_optax import _checks, _tree
+from cs231n_optax._precision import is_inexact
 from cs231n_optax.training.fit import FitResult, Loss, fit
 
 
@@ -61,7 +63,8 @@ def fit_members(
 
     Raises:
       ValueError: if ``num_members`` or ``members_at_once`` is smaller than 1, and as `fit` does.
-      TypeError: as `fit` does; an iterator is not data that all members can share.
+      TypeError: as `fit` does; if ``init`` is no function, or ``key`` no key; an iterator is not
+        data that all members can share.
 
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp
@@ -79,7 +82,11 @@ def fit_members(
       Lecture 7-1-11; B. Lakshminarayanan, A. Pritzel and C. Blundell, "Simple and scalable
       predictive uncertainty estimation using deep ensembles", NeurIPS 2017.
     """
-    num_members = _checks.static_int("num_members", num_members, at_least=1)
+    _checks.function("init", init)
+    _checks.key("key", key)
+    num_members = _checks.static_int(
+        "num_members", num_members, at_least=1, at_most=_checks.MAX_INT
+    )
     if isinstance(data, Iterator):
         raise TypeError("data must be arrays that all members can share, not an iterator")
     if members_at_once is not None:
@@ -102,7 +109,8 @@ def fit_members(
 
     members = jnp.arange(num_members, dtype=jnp.int32)
     at_once = num_members if members_at_once is None else members_at_once
-    group = None if at_once == 1 else min(at_once, num_members)  # without a vmap of one
+    # Without a vmap of one; and JAX can't put groups of empty histories together.
+    group = None if at_once == 1 or not steps else min(at_once, num_members)
     return jax.jit(lambda members: jax.lax.map(member, members, batch_size=group))(members)
 
 
@@ -131,7 +139,8 @@ def ensemble_predict(
         softmax(logits). ``lambda outputs: outputs`` for regression.
       weights: (M,), >= 0 with a positive sum, not necessarily 1; None for equal ones.
         ``snapshots_filled(state)`` leaves out snapshots that have not been taken. A member with
-        the weight 0 has no say, even if its outputs are not finite.
+        the weight 0 has no say, even if its outputs are not finite. The values of a JAX array are
+        not looked at: if they can't be weights, the result is NaN.
       batch_size: examples at a time; None: all.
 
     Returns:
@@ -139,7 +148,10 @@ def ensemble_predict(
 
     Raises:
       ValueError: if the members are ragged (no common leading axis), there is none, the weights
-        are not one for each, or the examples have no common leading axis; if ``batch_size`` < 1.
+        are not one for each, or the examples have no common leading axis; if ``batch_size`` < 1;
+        if weights in a list or of NumPy are negative, not finite, or have no positive sum.
+      TypeError: if a leaf is no array, ``apply_fn`` or ``link`` no function, or does not return an
+        array with the examples first; or the weights are no real numbers.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp
@@ -152,25 +164,29 @@ def ensemble_predict(
     Source:
       Lecture 7-1-11.
     """
-    stacked_params, x = jax.tree.map(jnp.asarray, (stacked_params, x))
+    for name, function in (("apply_fn", apply_fn), ("link", link)):
+        _checks.function(name, function)
+    stacked_params = _checks.arrays("stacked_params", stacked_params)
+    x = _checks.arrays("x", x)
     num_members = _leading_axis("the members", stacked_params)
     num_examples = _leading_axis("the examples", x)
     size = num_examples
     if batch_size is not None:
         size = min(size, _checks.static_int("batch_size", batch_size, at_least=1))
-    shares = jnp.ones(num_members) if weights is None else jnp.asarray(weights, float)
-    if shares.shape != (num_members,):
-        raise ValueError(f"weights must be of shape ({num_members},), got {shares.shape}")
-    shares = shares / jnp.sum(shares)
+    shares = _shares(weights, num_members)
 
     def of_batch(x: Any) -> jax.Array:
         def member(params: Any) -> jax.Array:
-            return _tree.widen(link(apply_fn(params, x)))
+            outputs = apply_fn(params, x)
+            _check_outputs("apply_fn", outputs, x)
+            linked = link(outputs)
+            _check_outputs("link", linked, x)
+            return _tree.widen(linked)
 
         def add(total: jax.Array, row: tuple[Any, jax.Array]) -> tuple[jax.Array, None]:
             params, share = row
             term = member(params) * _tree.cast(share, _tree.real_dtype(total))
-            return total + jnp.where(share > 0, term, jnp.zeros_like(term)), None
+            return total + jnp.where(share == 0, jnp.zeros_like(term), term), None
 
         one = jax.tree.map(lambda leaf: leaf[0], stacked_params)
         outputs = jax.eval_shape(member, one)
@@ -186,6 +202,33 @@ def ensemble_predict(
     if rest:
         mean = jnp.concatenate([mean, of_batch(jax.tree.map(lambda leaf: leaf[whole:], x))])
     return mean
+
+
+def _shares(weights: Any, num_members: int) -> jax.Array:
+    """The weights, of the sum 1; NaN for an array that can't be weights."""
+    given = np.ones(num_members) if weights is None else weights
+    array = _checks.real_array("weights", given).astype(float)
+    if array.shape != (num_members,):
+        raise ValueError(f"weights must be of shape ({num_members},), got {array.shape}")
+    if not (isinstance(given, jax.Array) or _can_be_weights(np, np.asarray(given))):
+        raise ValueError(f"weights must be finite and >= 0 with a positive sum, got {weights}")
+    good = _can_be_weights(jnp, array)
+    return jnp.where(good, array / jnp.where(good, jnp.sum(array), 1), jnp.nan)
+
+
+def _can_be_weights(numpy: Any, array: Any) -> Any:
+    total = numpy.sum(array)
+    return numpy.all(array >= 0) & (total > 0) & numpy.isfinite(total)
+
+
+def _check_outputs(name: str, out: Any, x: Any) -> None:
+    shape = getattr(out, "shape", None)
+    size = len(jax.tree.leaves(x)[0])
+    if not shape or shape[0] != size or (name == "link" and not is_inexact(out)):
+        what = "a floating array" if name == "link" else "an array"
+        raise TypeError(
+            f"{name} must return {what} with the {size} examples first, got {_tree.brief(out)}"
+        )
 
 
 def _leading_axis(what: str, tree: Any) -> int:

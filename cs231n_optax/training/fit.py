@@ -12,6 +12,7 @@ import optax
 from jax.core import Tracer
 
 from cs231n_optax import _checks, _tree
+from cs231n_optax._precision import refuse_others
 from cs231n_optax._trial import accepted, find_trial
 from cs231n_optax.averaging.accepted_points import (
     AcceptedPointsState,
@@ -143,11 +144,14 @@ def fit(
 
     Raises:
       ValueError: if ``steps``, ``batch_size`` or ``chunk_size`` is out of its range; if the arrays
-        have no common leading axis, or no example; if ``key`` is missing, or ``params`` are not of
-        the state's tree; if an average is chained to a ``tx`` that rejects points, or
-        ``averaging`` is not that of the state.
-      TypeError: if ``data`` is neither arrays nor an iterator, or ``averaging`` no transformation;
-        for a callback or an iterator under a JAX transformation.
+        have no common leading axis, or no example, or an iterator's batches not one tree and
+        shape; if ``key`` is missing, ``params`` are not of the state's tree, or the state is not
+        one of ``tx``; if an average is chained to a ``tx`` that rejects points, or ``averaging``
+        is not that of the state.
+      TypeError: if ``loss`` does not return a real scalar, a parameter is not floating or complex,
+        ``data`` is neither arrays of numbers nor an iterator of them, ``tx`` or ``averaging`` is
+        no transformation, ``key`` no key, ``state`` no `FitState`, ``callback`` or ``evaluate`` no
+        function; for a callback or an iterator under a JAX transformation.
 
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp
@@ -164,18 +168,25 @@ def fit(
     Source:
       Lecture 7-1-1 and 7-1-2 C.
     """
-    steps = _checks.static_int("steps", steps, at_least=0)
+    loss = _checks.objective("loss", loss)
+    tx = _checks.transformation("tx", tx)
+    for name, value in (("callback", callback), ("evaluate", evaluate)):
+        if value is not None:
+            _checks.function(name, value)
+    steps = _checks.static_int("steps", steps, at_least=0, at_most=_checks.MAX_INT)
     chunk_size = _checks.static_int("chunk_size", chunk_size, at_least=1)
     from_iterator = isinstance(data, Iterator)
     if from_iterator and batch_size is not None:
         raise ValueError("batch_size must be None for an iterator, which yields batches")
     if not from_iterator:
         batch_size = _check_arrays(data, batch_size)
-        data = jax.tree.map(jnp.asarray, data)
+        data = _checks.arrays("data", data)
     if averaging is not None:
         tx = on_accepted_points(tx, averaging)
     start = _start(params, tx, key, state)
     _check_averaging(start.opt_state, averaging)
+    if state is not None:
+        _tree.check_state(start.opt_state, jax.eval_shape(tx.init, start.params))
     if batch_size is not None and start.key is None:
         raise ValueError("key is needed to shuffle the data: pass key=jax.random.key(seed)")
 
@@ -194,7 +205,7 @@ def fit(
         if evaluate is not None:
             evaluation = evaluate(_answer(end))
             history = history._replace(
-                evaluation=jax.tree.map(lambda x: jnp.asarray(x)[None], evaluation)
+                evaluation=jax.tree.map(lambda x: x[None], _checks.arrays("evaluation", evaluation))
             )
         return end, history
 
@@ -229,10 +240,15 @@ def _start(
     params: Any, tx: optax.GradientTransformation, key: jax.Array | None, state: FitState | None
 ) -> FitState:
     """A state that owns its buffers, so that they can be donated."""
-    params = jax.tree.map(jnp.asarray, params)
+    refuse_others("parameter", params, "close over other arrays in the loss")
+    params = _checks.arrays("params", params)
     if state is None:
+        if key is not None:
+            _checks.key("key", key)
         zero = jnp.zeros((), jnp.int32)
         state = FitState(params, params, tx.init(params), key, zero, zero, jnp.int32(-1))
+    elif not isinstance(state, FitState):
+        raise TypeError(f"state must be a FitState, as of an earlier result, got {state!r}")
     elif jax.tree.structure(params) != jax.tree.structure(state.params):
         raise ValueError(
             f"params are not of the state's tree: got {jax.tree.structure(params)}, expected "
@@ -352,11 +368,16 @@ def _scan_chunks(
         state, history = jax.lax.scan(
             lambda state, _: run_chunk(state, data, chunk_size), state, length=chunks
         )
-        histories.append(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), history))
+        histories.append(jax.tree.map(_rows_of_chunks, history))
     if rest:
         state, history = run_chunk(state, data, rest)
         histories.append(history)
     return state, _concatenate(histories)
+
+
+def _rows_of_chunks(x: jax.Array) -> jax.Array:
+    """(chunks, rows, ...) -> (chunks · rows, ...), of which any may be 0."""
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
 
 def _loop_over_chunks(
@@ -379,7 +400,7 @@ def _loop_over_chunks(
             length = min(length, len(batches))
             if not length:
                 break
-            stacked = jax.tree.map(_stack, *batches[:length])
+            stacked = _stack_batches(batches[:length])
             state, history = compiled(state, stacked, length)
         else:
             state, history = compiled(state, data, length)
@@ -401,6 +422,13 @@ def _loop_over_chunks(
 def _refuse_tracers(tree: Any) -> None:
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree)):
         raise TypeError("a callback or an iterator runs on the host: leave it out to trace fit")
+
+
+def _stack_batches(batches: list[Any]) -> Any:
+    structures = {jax.tree.structure(batch) for batch in batches}
+    if len(structures) > 1:
+        raise ValueError(f"an iterator's batches need one tree, got {structures}")
+    return _checks.arrays("batch", jax.tree.map(_stack, *batches))
 
 
 def _stack(*leaves: Any) -> Any:

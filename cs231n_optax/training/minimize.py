@@ -10,6 +10,7 @@ import optax
 
 from cs231n_optax import _checks, _tree
 from cs231n_optax._lanes import any_lane, in_one_kernel
+from cs231n_optax._precision import refuse_others
 from cs231n_optax._trial import (
     Status,
     Trial,
@@ -149,8 +150,9 @@ def minimize(
       ValueError: if a Python ``tol``, ``atol`` or ``max_evals`` is out of its range, ``state`` is
         not one of ``tx`` and ``averaging``, or an average is chained to a ``tx`` that rejects
         points.
-      TypeError: if ``fun`` does not return a real scalar, a parameter is not floating, or
-        ``averaging`` no transformation.
+      TypeError: if ``fun`` does not return a real scalar, or with ``has_aux`` a pair of one and
+        arrays; a parameter is not floating or complex, or one of ``args`` no array; ``tx`` or
+        ``averaging`` is no transformation, or ``callback`` no function.
 
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp, numpy as np
@@ -171,6 +173,10 @@ def minimize(
       SciPy's ``minimize``, whose default tolerances end also where the value stops changing: that
       is STALLED here.
     """
+    _checks.function("fun", fun)
+    tx = _checks.transformation("tx", tx)
+    if callback is not None:
+        _checks.function("callback", callback)
     tol = _checks.nonnegative("tol", tol)
     atol = _checks.nonnegative("atol", atol)
     budget: Any = _checks.positive("max_evals", max_evals)
@@ -178,13 +184,18 @@ def minimize(
     if not isinstance(args, tuple | list):
         raise TypeError(f"args must be a tuple, got {type(args).__name__}: args=(a,) for one")
     if not isinstance(budget, jax.Array):
-        budget = min(budget, np.iinfo(np.int32).max)
-    x0 = jax.tree.map(jnp.asarray, x0)
+        budget = min(budget, _checks.MAX_INT)
+    refuse_others("parameter", x0, "close over other arrays in fun")
+    x0, args = _checks.arrays("x0", x0), _checks.arrays("args", tuple(args))
+
+    def checked(*xs: Any) -> Any:
+        out = fun(*xs)
+        _check_output(out, has_aux)
+        return out
 
     # What fun closes over becomes an argument, so that it can be differentiated, too.
-    closed, consts = jax.closure_convert(fun, x0, *args)
+    closed, consts = jax.closure_convert(checked, x0, *args)
     inputs = (*args, *consts)
-    _check_output(jax.eval_shape(closed, x0, *inputs), has_aux)
     start, fixed = jax.tree.map(jax.lax.stop_gradient, (x0, inputs))
     result = _solve(
         closed, start, fixed, tx, averaging, tol, atol, budget, has_aux, state, callback
@@ -220,7 +231,7 @@ def _solve(
         tx = on_accepted_points(tx, averaging)
     start = tx.init(x0)
     if state is not None:
-        _check_state(state, start)
+        _tree.check_state(state, start)
         start = begin_again(state)
 
     def value_and_aux(x: Any) -> tuple[jax.Array, Any]:
@@ -313,19 +324,9 @@ def _check_output(out: Any, has_aux: bool) -> None:
             raise TypeError(
                 f"with has_aux=True fun must return (value, aux), got {_tree.brief(out)}"
             )
-        out = out[0]
-    _checks.objective(out)
-
-
-def _check_state(state: Any, start: Any) -> None:
-    got, expected = jax.tree.structure(state), jax.tree.structure(start)
-    if got == expected:
-        got, expected = _tree.brief(jax.tree.leaves(state)), _tree.brief(jax.tree.leaves(start))
-    if got != expected:
-        raise ValueError(
-            "state is not one of this transformation and these parameters: got "
-            f"{got}, expected {expected}"
-        )
+        out, aux = out
+        _checks.arrays("aux", aux)
+    _checks.real_scalar("fun", out)
 
 
 def _like(x: jax.Array, param: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import jax
 import optax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from cs231n_optax import _tree
+from cs231n_optax import _checks, _tree
 
 
 def state_sharding(
@@ -39,7 +39,8 @@ def state_sharding(
       A tree of shardings, with the structure of ``tx.init(params)``.
 
     Raises:
-      TypeError: if a leaf of ``shardings`` is not such a sharding.
+      TypeError: if a leaf of ``shardings`` is not such a sharding, a parameter no array, or ``tx``
+        no transformation.
       ValueError: if ``shardings`` is no prefix of the tree of ``params``, has several meshes or
         none, or a sharding does not fit its parameter's shape.
 
@@ -59,6 +60,10 @@ def state_sharding(
       ``optax.tree.map_params``, which hands a history ``(m, *shape)`` its parameter's own sharding,
       and so would split it between the steps of the history.
     """
+    _checks.transformation("tx", tx)
+    for path, leaf in jax.tree.leaves_with_path(params):
+        if not hasattr(leaf, "shape") and not isinstance(leaf, int | float | complex):
+            raise TypeError(f"params{jax.tree_util.keystr(path)} must be an array, got {leaf!r}")
     structs = jax.eval_shape(lambda params: params, params)
     meshes = {_replicated(sharding) for sharding in jax.tree.leaves(shardings)}
     if len(meshes) != 1:

@@ -95,9 +95,11 @@ def sweep(
       `SweepResult` ``(hparams, outputs)``, on every process.
 
     Raises:
-      ValueError: if the grid is empty or ragged, a value is no scalar, ``batch_size`` < 1; or, an
-        `OtherSweepError`, if the folder holds the results of another sweep.
-      TypeError: if a value is no number, or ``run`` returns what is not an array of numbers.
+      ValueError: if the grid is empty or ragged, or its table would take more than 4 GiB, with the
+        bytes; if a value is no scalar, ``batch_size`` < 1; or, an `OtherSweepError`, if the folder
+        holds the results of another sweep.
+      TypeError: if a name is no string or a value no number, ``run`` returns what is not an array
+        of numbers, ``run`` or ``callback`` is no function, or ``mesh`` no mesh.
 
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp
@@ -116,11 +118,17 @@ def sweep(
       Lecture 7-1-1 for what it shows first, a loss against the learning rate; J. Bergstra and Y.
       Bengio, "Random search for hyper-parameter optimization", JMLR 2012.
     """
+    _checks.function("run", run)
+    if callback is not None:
+        _checks.function("callback", callback)
+    mesh = Mesh(np.array(jax.devices()), ("lanes",)) if mesh is None else mesh
+    if not isinstance(mesh, Mesh):
+        raise TypeError(f"mesh must be a jax.sharding.Mesh, got {mesh!r}")
+    hparams = _table(grid)
     if batch_size is not None:
         batch_size = _checks.static_int("batch_size", batch_size, at_least=1)
-    mesh = Mesh(np.array(jax.devices()), ("lanes",)) if mesh is None else mesh
-    hparams = _table(grid)
-    jitted = jax.jit(lambda hparams: run(hparams))
+        batch_size = min(batch_size, math.ceil(_num_rows(hparams) / mesh.size))
+    jitted = jax.jit(lambda hparams: _checks.arrays("output", run(hparams)))
     sheet = _blank(hparams, jax.eval_shape(jitted, _one_row(hparams)))
     fingerprint = "" if path is None else _fingerprint(jitted, hparams)
     if path is not None:
@@ -152,6 +160,7 @@ def best_row(result: SweepResult, metric: Callable[[Any], Any], *, largest: bool
 
     Raises:
       ValueError: if there is no finite value, or the metric is not one number a row.
+      TypeError: if the metric is not real numbers, or an argument of another type.
 
     Example:
       >>> import cs231n_optax
@@ -159,8 +168,12 @@ def best_row(result: SweepResult, metric: Callable[[Any], Any], *, largest: bool
       >>> cs231n_optax.best_row(result, lambda out: out)
       1
     """
-    values = np.asarray(metric(result.outputs), float)
-    num_rows = len(next(iter(result.hparams.values())))
+    _check_result(result)
+    largest = _checks.static_bool("largest", largest)
+    values = np.asarray(_checks.function("metric", metric)(result.outputs))
+    _checks.real_dtype("the metric", values)
+    values = values.astype(float)
+    num_rows = _num_rows(result.hparams)
     if values.shape != (num_rows,):
         raise ValueError(f"metric must give an array of shape ({num_rows},), got {values.shape}")
     finite = np.isfinite(values)
@@ -184,6 +197,7 @@ def write_csv(result: SweepResult, path: str | Path) -> None:
 
     Raises:
       OSError: if it can't be written; then an older file there is as it was.
+      TypeError: if ``result`` is no `SweepResult`.
 
     Example:
       >>> import cs231n_optax, pathlib, tempfile
@@ -195,6 +209,7 @@ def write_csv(result: SweepResult, path: str | Path) -> None:
       0.5,0.25
       3.0,9.0
     """
+    _check_result(result)
     columns = dict(result.hparams)
     for key, values in jax.tree.leaves_with_path(result.outputs):
         if values.ndim == 1:
@@ -204,6 +219,11 @@ def write_csv(result: SweepResult, path: str | Path) -> None:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(columns)
         rows.writerows(zip(*columns.values(), strict=True))
+
+
+def _check_result(result: Any) -> None:
+    if not isinstance(result, SweepResult):
+        raise TypeError(f"result must be a SweepResult, got {result!r}")
 
 
 # The table.
@@ -222,9 +242,13 @@ def _blank(hparams: Table, output: Any) -> _Sheet:
         if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
             where = jax.tree_util.keystr(key)
             raise TypeError(f"run must return arrays of numbers, but output{where} is {leaf.dtype}")
-    num_rows = len(next(iter(hparams.values())))
+    num_rows = _num_rows(hparams)
     columns = jax.tree.map(lambda leaf: np.zeros((num_rows, *leaf.shape), leaf.dtype), output)
     return _Sheet(hparams, columns, np.zeros(num_rows, bool))
+
+
+def _num_rows(hparams: Table) -> int:
+    return len(next(iter(hparams.values())))
 
 
 def _fill(sheet: _Sheet, rows: np.ndarray, outputs: Any) -> None:
@@ -251,6 +275,9 @@ def _table(grid: Any) -> Table:
         axes = {name: _column(name, values) for name, values in grid.items()}
         if not axes or not all(len(axis) for axis in axes.values()):
             raise ValueError(f"grid must have at least one value for each name, got {grid!r}")
+        size = math.prod(len(axis) for axis in axes.values())
+        num_bytes = size * sum(axis.itemsize for axis in axes.values())
+        _checks.fits(f"grid has {size:,} rows", num_bytes, "take some of them at random")
         mesh = np.meshgrid(*axes.values(), indexing="ij")
         return {name: column.reshape(-1) for name, column in zip(axes, mesh, strict=True)}
     if isinstance(grid, str) or not isinstance(grid, Iterable):
@@ -268,6 +295,8 @@ def _table(grid: Any) -> Table:
 
 def _column(name: str, values: Any) -> np.ndarray:
     """Numbers (n,) in the dtypes that JAX gives them."""
+    if not isinstance(name, str):
+        raise TypeError(f"grid must name its values by strings, got {name!r}")
     try:
         column = np.asarray(values if hasattr(values, "shape") else list(values))
     except (TypeError, ValueError):  # no list, or a ragged one

@@ -1,6 +1,5 @@
 """Two real processes on this machine, with JAX's own runtime between them."""
 
-import importlib.util
 import pathlib
 import socket
 import subprocess
@@ -13,14 +12,6 @@ import pytest
 import cs231n_optax as co
 
 EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "multihost_sweep.py"
-
-
-@pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("multihost_sweep", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def start_two(*arguments):

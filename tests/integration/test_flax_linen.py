@@ -1,0 +1,88 @@
+"""Flax Linen: a ``TrainState``; checkpoints by Flax's own serialisation."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from training_steps import (
+    X,
+    check_mixed_precision,
+    check_trains_and_goes_on,
+    every_method,
+    mean_squared_error,
+)
+
+reason = "needs pip install -e '.[integration]'"
+nn = pytest.importorskip("flax.linen", reason=reason)
+serialization = pytest.importorskip("flax.serialization", reason=reason)
+train_state = pytest.importorskip("flax.training.train_state", reason=reason)
+
+
+class TwoLayers(nn.Module):
+    dtype: jnp.dtype
+    param_dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x):
+        dense = functools.partial(nn.Dense, dtype=self.dtype, param_dtype=self.param_dtype)
+        return dense(1)(x) + dense(1, use_bias=False)(jnp.cos(x))
+
+
+@functools.cache
+def model_and_step(dtype, param_dtype, tx):
+    """What one compilation is for."""
+    model, traces = TwoLayers(dtype, param_dtype), []
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state):
+        traces.append(None)
+
+        def loss_fn(params):
+            return mean_squared_error(state.apply_fn({"params": params}, X))
+
+        loss, grads = jax.value_and_grad(loss_fn)(state.params)
+        # What apply_gradients does, with the loss.
+        updates, opt_state = state.tx.update(
+            grads, state.opt_state, state.params, value=loss, value_fn=loss_fn
+        )
+        params = optax.apply_updates(state.params, updates)
+        return state.replace(step=state.step + 1, params=params, opt_state=opt_state), loss
+
+    return model, step, traces
+
+
+class Training:
+    def __init__(self, tx, *, dtype=jnp.float32, param_dtype=jnp.float32):
+        model, self.compiled_step, self.traces = model_and_step(dtype, param_dtype, tx)
+        params = model.init(jax.random.key(0), X)["params"]
+        state = train_state.TrainState.create(apply_fn=model.apply, params=params, tx=tx)
+        # Flax starts at a Python 0, but restores an array: that would be one compile more.
+        self.state = state.replace(step=jnp.int32(0))
+
+    def step(self):
+        self.state, loss = self.compiled_step(self.state)
+        return loss
+
+    def params(self):
+        return jax.tree.leaves(self.state.params)
+
+    def arrays(self):
+        return jax.tree.leaves(self.state)
+
+    def save(self, path):
+        path.write_bytes(serialization.to_bytes(self.state))
+
+    def restore(self, path):
+        self.state = serialization.from_bytes(self.state, path.read_bytes())
+
+
+@every_method
+def test_trains_and_goes_on(method, tmp_path):
+    check_trains_and_goes_on(Training, method, tmp_path / "checkpoint")
+
+
+@every_method
+def test_mixed_precision(method):
+    check_mixed_precision(Training, method)

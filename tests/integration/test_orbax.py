@@ -1,0 +1,82 @@
+"""Orbax: any state in any point of a run, and that of `fit`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from training_steps import X, Y, descending, every_method
+
+import cs231n_optax as co
+
+ocp = pytest.importorskip("orbax.checkpoint", reason="needs pip install -e '.[integration]'")
+
+PARAMS = {"linear": {"w": jnp.ones(4), "b": jnp.zeros(())}, "waves": jnp.ones(4)}
+DATA = {"x": X, "y": Y}
+
+
+def loss(params, batch):
+    linear = batch["x"] @ params["linear"]["w"] + params["linear"]["b"]
+    return jnp.mean((linear + jnp.cos(batch["x"]) @ params["waves"] - batch["y"]) ** 2)
+
+
+def round_trip(path, tree):
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path, tree)
+        checkpointer.wait_until_finished()
+        return checkpointer.restore(path, jax.eval_shape(lambda: tree))
+
+
+def assert_same_bits(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(x, y)
+
+
+@every_method
+def test_a_restored_state_goes_on_to_the_same_bits(method, tmp_path):
+    tx, traces = descending(method.name), []
+
+    @jax.jit
+    def step(params, state):
+        traces.append(None)
+        value, grads = jax.value_and_grad(loss)(params, DATA)
+        updates, state = tx.update(
+            grads, state, params, value=value, value_fn=lambda params: loss(params, DATA)
+        )
+        return optax.apply_updates(params, updates), state
+
+    saved = PARAMS, tx.init(PARAMS)
+    for _ in range(3):
+        saved = step(*saved)
+    restored = round_trip(tmp_path / "run", saved)
+    assert_same_bits(restored, saved)
+    for _ in range(3):
+        saved, restored = step(*saved), step(*restored)
+    assert_same_bits(restored, saved)
+    assert loss(saved[0], DATA) < loss(PARAMS, DATA)
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("method", ["adam", "lbfgs"])
+def test_fit_goes_on_from_a_restored_state(method, tmp_path):
+    """Its key and its place among the batches are in the state."""
+
+    def fit(steps, state=None):
+        return co.fit(
+            loss,
+            PARAMS,
+            descending(method),
+            DATA,
+            steps=steps,
+            batch_size=5,
+            key=jax.random.key(0),
+            state=state,
+            chunk_size=4,
+        )
+
+    restored = round_trip(tmp_path / "run", fit(7).state)
+    assert_same_bits(fit(6, restored).state, fit(13).state)
