@@ -656,6 +656,7 @@ print(json.dumps([one, eight]))
 """
 
 
+@pytest.mark.slow
 def test_the_digits_cnn_on_one_device_and_on_eight():
     pytest.importorskip("sklearn")
     flags = "--xla_force_host_platform_device_count=8"

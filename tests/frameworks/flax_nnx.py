@@ -4,18 +4,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import pytest
-from training_steps import (
-    X,
-    check_mixed_precision,
-    check_trains_and_goes_on,
-    every_method,
-    mean_squared_error,
-)
-
-reason = "needs pip install -e '.[integration]'"
-nnx = pytest.importorskip("flax.nnx", reason=reason)
-ocp = pytest.importorskip("orbax.checkpoint", reason=reason)
+import orbax.checkpoint as ocp
+from flax import nnx
+from frameworks.problem import X, mean_squared_error
 
 
 class TwoLayers(nnx.Module):
@@ -76,13 +67,3 @@ class Training:
         target = jax.eval_shape(lambda: nnx.state((self.model, self.optimizer)))
         with ocp.StandardCheckpointer() as checkpointer:
             nnx.update((self.model, self.optimizer), checkpointer.restore(path, target))
-
-
-@every_method
-def test_trains_and_goes_on(method, tmp_path):
-    check_trains_and_goes_on(Training, method, tmp_path / "checkpoint")
-
-
-@every_method
-def test_mixed_precision(method):
-    check_mixed_precision(Training, method)

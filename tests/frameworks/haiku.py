@@ -3,20 +3,12 @@
 import functools
 import pickle
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
-from training_steps import (
-    X,
-    check_mixed_precision,
-    check_trains_and_goes_on,
-    every_method,
-    mean_squared_error,
-)
-
-hk = pytest.importorskip("haiku", reason="needs pip install -e '.[integration]'")
+from frameworks.problem import X, mean_squared_error
 
 
 def two_layers(x):
@@ -68,13 +60,3 @@ class Training:
 
     def restore(self, path):
         self.state = jax.tree.map(jnp.asarray, pickle.loads(path.read_bytes()))
-
-
-@every_method
-def test_trains_and_goes_on(method, tmp_path):
-    check_trains_and_goes_on(Training, method, tmp_path / "checkpoint")
-
-
-@every_method
-def test_mixed_precision(method):
-    check_mixed_precision(Training, method)

@@ -2,18 +2,10 @@
 
 import functools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-import pytest
-from training_steps import (
-    X,
-    check_mixed_precision,
-    check_trains_and_goes_on,
-    every_method,
-    mean_squared_error,
-)
-
-eqx = pytest.importorskip("equinox", reason="needs pip install -e '.[integration]'")
+from frameworks.problem import X, mean_squared_error
 
 
 class TwoLayers(eqx.Module):
@@ -75,13 +67,3 @@ class Training:
 
     def restore(self, path):
         self.state = eqx.tree_deserialise_leaves(path, self.state)
-
-
-@every_method
-def test_trains_and_goes_on(method, tmp_path):
-    check_trains_and_goes_on(Training, method, tmp_path / "checkpoint")
-
-
-@every_method
-def test_mixed_precision(method):
-    check_mixed_precision(Training, method)

@@ -5,19 +5,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import optax
-import pytest
-from training_steps import (
-    X,
-    check_mixed_precision,
-    check_trains_and_goes_on,
-    every_method,
-    mean_squared_error,
-)
-
-reason = "needs pip install -e '.[integration]'"
-nn = pytest.importorskip("flax.linen", reason=reason)
-serialization = pytest.importorskip("flax.serialization", reason=reason)
-train_state = pytest.importorskip("flax.training.train_state", reason=reason)
+from flax import linen as nn
+from flax import serialization
+from flax.training import train_state
+from frameworks.problem import X, mean_squared_error
 
 
 class TwoLayers(nn.Module):
@@ -76,13 +67,3 @@ class Training:
 
     def restore(self, path):
         self.state = serialization.from_bytes(self.state, path.read_bytes())
-
-
-@every_method
-def test_trains_and_goes_on(method, tmp_path):
-    check_trains_and_goes_on(Training, method, tmp_path / "checkpoint")
-
-
-@every_method
-def test_mixed_precision(method):
-    check_mixed_precision(Training, method)
