@@ -5,10 +5,11 @@ import signal
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 import cs231n_optax as co
+
+ocp = pytest.importorskip("orbax.checkpoint", reason="needs pip install -e '.[examples]'")
 
 
 @pytest.fixture(scope="module")
