@@ -21,7 +21,7 @@ from cs231n_optax import _tree
 MAX_INT = int(np.iinfo(np.int32).max)
 MAX_BYTES = 4 * 2**30  # of a matrix or a table that is kept whole
 
-_SMALLEST_EPS = float(np.finfo(np.float32).tiny)
+SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 
 
 def nonnegative(name: str, value: Any) -> Any:
@@ -32,7 +32,7 @@ def nonnegative(name: str, value: Any) -> Any:
 def positive(name: str, value: Any) -> Any:
     """A finite number > 0, also in float32."""
     number = _number(name, value, "a finite number > 0", lambda x: x > 0)
-    if isinstance(number, float) and number < _SMALLEST_EPS:
+    if isinstance(number, float) and number < SMALLEST_NORMAL:
         raise ValueError(f"{name} must be a number > 0 in float32, too, got {value}")
     return number
 
@@ -49,8 +49,8 @@ def decay_rate(name: str, value: Any) -> Any:
 
 def epsilon(name: str, value: Any) -> Any:
     """A number that float32 can still tell from zero, so that 0 / (0 + eps) is 0."""
-    wanted = f"a finite number >= {_SMALLEST_EPS:.4g}, float32's smallest normal number"
-    return _number(name, value, wanted, lambda x: x >= _SMALLEST_EPS)
+    wanted = f"a finite number >= {SMALLEST_NORMAL:.4g}, float32's smallest normal number"
+    return _number(name, value, wanted, lambda x: x >= SMALLEST_NORMAL)
 
 
 def learning_rate(value: Any) -> Any:

@@ -72,5 +72,15 @@ def assert_same_bits(one, other):
         np.testing.assert_array_equal(x, y)
 
 
+def assert_same_state(one, other):
+    """The same tree of the same dtypes and bits; of random keys, too."""
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert x.dtype == y.dtype
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        np.testing.assert_array_equal(x, y)
+
+
 def anchor(trial):
     return trial.anchor_params, trial.anchor_value, trial.anchor_grad, trial.grad_norm

@@ -21,7 +21,6 @@ from cs231n_optax.line_search.search import Search
 from cs231n_optax.line_search.wolfe import wolfe
 
 METHOD = "a line search"
-TINY = float(np.finfo(np.float32).tiny)
 
 
 class LineSearchState(NamedTuple):
@@ -149,7 +148,7 @@ def with_line_search(
         gradient.
         """
         del old
-        decrease, fall = verdict.decrease, jnp.maximum(-slope, TINY)
+        decrease, fall = verdict.decrease, jnp.maximum(-slope, _checks.SMALLEST_NORMAL)
         length = jnp.sqrt(verdict.grad_norm / fall)
         length = jnp.where(verdict.restart, jnp.minimum(verdict.grad_norm, length), length)
         if unit_step:
@@ -207,7 +206,7 @@ def with_line_search(
         ascent_slope = _tree.vdot(anchor_grad, ascent)
         begins = (verdict.num_evals == 1) & (state.progress.best_grad_norm == 0)
         steepest = begins | restart | ~_is_positive(ascent_slope)
-        scale = -1 / jnp.maximum(verdict.grad_norm, TINY)
+        scale = -1 / jnp.maximum(verdict.grad_norm, _checks.SMALLEST_NORMAL)
 
         def new_line(g: jax.Array, u: jax.Array, d: jax.Array) -> jax.Array:
             return jnp.where(turn, jnp.where(steepest, g * _tree.cast(scale, g.dtype), -u), d)

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from cs231n_optax import _checks, _tree
@@ -256,7 +255,7 @@ def _update_model(
     del extra_args
     largest = _tree.max_abs(grads)
     ends = largest <= jnp.asarray(tolerance, largest.dtype)  # so that no product is needed
-    max_products = min(2 * _tree.num_reals(params) + 10, np.iinfo(np.int32).max)
+    max_products = min(2 * _tree.num_reals(params) + 10, _checks.MAX_INT)
 
     def solve() -> tuple[NewtonCgState, Sight]:
         grad_norm = _norm(grads)
