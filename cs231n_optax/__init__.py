@@ -1,41 +1,42 @@
 """The optimisation half of CS231n's lecture 7, on JAX and Optax."""
 
-# 7-1-9, 7-1-10: where a method with a line search stands
-from cs231n_optax._trial import Status, accepted, accepted_params, status
+# In the order of the lecture.
+# isort: off
 
-# 7-1-11: averages over one run
-from cs231n_optax.averaging.polyak import averaged_params, polyak_average
-from cs231n_optax.averaging.snapshots import snapshot_params, snapshots, snapshots_filled
-
-# 7-1-3 ... 7-1-7: first-order methods
-from cs231n_optax.first_order.adagrad import adagrad, scale_by_adagrad
-from cs231n_optax.first_order.adam import adam, scale_by_adam
+# 7-1-1 to 7-1-7: first-order methods
+from cs231n_optax.first_order.sgd import sgd
 from cs231n_optax.first_order.momentum import momentum, scale_by_momentum
 from cs231n_optax.first_order.nesterov import nesterov, nesterov_iterate, scale_by_nesterov
+from cs231n_optax.first_order.adagrad import adagrad, scale_by_adagrad
 from cs231n_optax.first_order.rmsprop import rmsprop, scale_by_rmsprop
-from cs231n_optax.first_order.sgd import sgd
-
-# 7-1-9, 7-1-10: line searches
-from cs231n_optax.line_search.backtracking import backtracking
-from cs231n_optax.line_search.with_line_search import with_line_search
-from cs231n_optax.line_search.wolfe import wolfe
+from cs231n_optax.first_order.adam import adam, scale_by_adam
 
 # 7-1-8: learning-rate decays; 7-1-11: the cyclic one
 from cs231n_optax.schedules import cyclic_cosine, exponential_decay, inverse_time_decay, step_decay
 
 # 7-1-9, 7-1-10: second-order methods
-from cs231n_optax.second_order.bfgs import bfgs, scale_by_bfgs
-from cs231n_optax.second_order.hessian import hessian_matrix, hvp
-from cs231n_optax.second_order.lbfgs import lbfgs, scale_by_lbfgs
 from cs231n_optax.second_order.newton import newton, scale_by_newton
 from cs231n_optax.second_order.newton_cg import newton_cg
+from cs231n_optax.second_order.hessian import hessian_matrix, hvp
+from cs231n_optax.second_order.bfgs import bfgs, scale_by_bfgs
+from cs231n_optax.second_order.lbfgs import lbfgs, scale_by_lbfgs
 
-# training with any of them; 7-1-11: ensembles
+# 7-1-9, 7-1-10: line searches, and the state of a run
+from cs231n_optax.globalization.line_search import with_line_search
+from cs231n_optax.globalization.wolfe import wolfe
+from cs231n_optax.globalization.backtracking import backtracking
+from cs231n_optax.globalization.trial import Status, accepted, accepted_params, status
+
+# 7-1-11: averages over one run, ensembles
+from cs231n_optax.averaging.polyak import averaged_params, polyak_average
+from cs231n_optax.averaging.snapshots import snapshot_params, snapshots, snapshots_filled
 from cs231n_optax.training.ensemble import ensemble_predict, fit_members
+
+# loops over any method
 from cs231n_optax.training.fit import FitHistory, FitResult, FitState, fit
 from cs231n_optax.training.minimize import MinimizeProgress, MinimizeResult, minimize
-from cs231n_optax.training.sharding import state_sharding
 from cs231n_optax.training.sweep import SweepProgress, SweepResult, best_row, sweep, write_csv
+from cs231n_optax.training.sharding import state_sharding
 
 __all__ = [
     "FitHistory",

@@ -1,12 +1,13 @@
-"""Argument checks that let tracers pass.
+"""Every check of an argument. All of them let tracers pass.
 
-A hyperparameter is a Python or NumPy number, which is checked here and now, or a scalar JAX
-array, whose value is never looked at: it may be a tracer, and reading a concrete one would wait
-for the device. Every check returns the number as a plain Python one (a NumPy ``float64`` scalar
-would promote float32 arithmetic under x64) and the array as it came. A number that the default
-float dtype can't hold is refused, for it would be infinite there, or zero.
+A numeric hyperparameter is either a Python or NumPy number, whose value is checked, or a scalar
+JAX array, of which only shape and dtype are checked: it may be a tracer, and reading a concrete
+array would wait for the device. A check returns a number as a plain Python number (a NumPy
+``float64`` scalar would promote float32 arithmetic under x64) and an array unchanged. A number
+outside the range of the default float dtype is refused, since it would become infinite or zero.
 """
 
+import functools
 import math
 import numbers
 from collections.abc import Callable
@@ -16,10 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cs231n_optax import _tree
-
 MAX_INT = int(np.iinfo(np.int32).max)
-MAX_BYTES = 4 * 2**30  # of a matrix or a table that is kept whole
+MAX_BYTES = 4 * 2**30  # of a dense matrix or a table
 
 SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 
@@ -30,7 +29,7 @@ def nonnegative(name: str, value: Any) -> Any:
 
 
 def positive(name: str, value: Any) -> Any:
-    """A finite number > 0, also in float32."""
+    """A finite number > 0 that is still > 0 in float32."""
     number = _number(name, value, "a finite number > 0", lambda x: x > 0)
     if isinstance(number, float) and number < SMALLEST_NORMAL:
         raise ValueError(f"{name} must be a number > 0 in float32, too, got {value}")
@@ -43,12 +42,12 @@ def fraction(name: str, value: Any) -> Any:
 
 
 def decay_rate(name: str, value: Any) -> Any:
-    """A number in [0, 1): what is left of an accumulator after one step."""
+    """A number in [0, 1): the fraction of an accumulator that one step keeps."""
     return _number(name, value, "a number in [0, 1)", lambda x: 0 <= x < 1)
 
 
 def epsilon(name: str, value: Any) -> Any:
-    """A number that float32 can still tell from zero, so that 0 / (0 + eps) is 0."""
+    """A number that is not rounded to zero in float32, so that 0 / (0 + eps) is 0."""
     wanted = f"a finite number >= {SMALLEST_NORMAL:.4g}, float32's smallest normal number"
     return _number(name, value, wanted, lambda x: x >= SMALLEST_NORMAL)
 
@@ -59,14 +58,14 @@ def learning_rate(value: Any) -> Any:
 
 
 def static_bool(name: str, value: Any) -> bool:
-    """A Python bool: it decides what is compiled, so it can't be traced."""
+    """A Python bool; it selects the program that is compiled, so it can't be traced."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be a Python bool, got {value!r}")
     return bool(value)
 
 
 def static_int(name: str, value: Any, *, at_least: int, at_most: float = math.inf) -> int:
-    """A Python integer: it decides a shape, so it can't be traced."""
+    """A Python integer; it determines a shape, so it can't be traced."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be a Python integer, got {value!r}")
     if value < at_least:
@@ -83,8 +82,15 @@ def function(name: str, value: Any) -> Any:
     return value
 
 
+def pair_of_functions(name: str, value: Any, wanted: str) -> None:
+    """Two functions, in a tuple or a list."""
+    is_pair = isinstance(value, tuple | list) and len(value) == 2
+    if not (is_pair and all(callable(part) for part in value)):
+        raise TypeError(f"{name} must be a pair {wanted}, got {value!r}")
+
+
 def objective(name: str, fun: Any) -> Callable[..., Any]:
-    """A function to be differentiated: what it returns is checked when it is called."""
+    """A function to be differentiated; its output is checked at each call."""
     function(name, fun)
 
     def checked(*args: Any) -> Any:
@@ -95,31 +101,47 @@ def objective(name: str, fun: Any) -> Callable[..., Any]:
     return checked
 
 
+def objective_given(method: str, value_fn: Any, *, or_hessian: bool = False) -> None:
+    """An objective passed to an ``update`` that needs it."""
+    if value_fn is None:
+        alternative = ", or its Hessian at params, hessian=..." if or_hessian else ""
+        raise TypeError(
+            f"{method} needs the objective: update(grads, state, params, value=..., "
+            f"value_fn=loss){alternative}"
+        )
+
+
 def real_scalar(name: str, out: Any) -> None:
-    """What an objective has returned: a real floating scalar."""
+    """The output of an objective: a real floating scalar."""
     is_scalar = getattr(out, "shape", None) == () and jnp.issubdtype(out.dtype, jnp.floating)
     if not (is_scalar or isinstance(out, float)):
-        raise TypeError(f"{name} must return a real floating scalar, got {_tree.brief(out)}")
+        raise TypeError(f"{name} must return a real floating scalar, got {brief(out)}")
 
 
 def transformation(name: str, value: Any) -> Any:
-    """An Optax transformation, or what has the same two functions, as `optax.MultiSteps`."""
+    """An Optax transformation, or an object with its two functions, such as `optax.MultiSteps`."""
     if not all(callable(getattr(value, part, None)) for part in ("init", "update")):
         raise TypeError(f"{name} must be an Optax transformation, got {value!r}")
     return value
 
 
+def instance(name: str, value: Any, kind: type, wanted: str) -> None:
+    """An instance of a class of this library."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {wanted}, got {value!r}")
+
+
 def key(name: str, value: Any) -> Any:
-    """One key of `jax.random`: a typed one, or the words that `jax.random.PRNGKey` gives."""
+    """One key, typed (`jax.random.key`) or raw (`jax.random.PRNGKey`)."""
     dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
     if not (typed or (dtype == jnp.uint32 and shape in ((2,), (4,)))):
-        raise TypeError(f"{name} must be one key, jax.random.key(seed), got {_tree.brief(value)}")
+        raise TypeError(f"{name} must be one key, jax.random.key(seed), got {brief(value)}")
     return value
 
 
 def arrays(name: str, tree: Any) -> Any:
-    """A tree of arrays or numbers, as arrays of JAX."""
+    """A tree of arrays or numbers, converted to JAX arrays."""
     if all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(tree)):
         return tree
     return jax.tree.map_with_path(
@@ -128,29 +150,179 @@ def arrays(name: str, tree: Any) -> Any:
 
 
 def real_array(name: str, value: Any) -> jax.Array:
-    """Real numbers, a list or an array of them, as an array of JAX."""
+    """A real number, or a list or an array of them, converted to a JAX array."""
     array = _array(name, _plain(value) if isinstance(value, numbers.Real) else value)
     real_dtype(name, array)
     return array
 
 
 def real_dtype(name: str, array: Any) -> None:
-    """An array of real numbers, of JAX or of NumPy."""
+    """A JAX or NumPy array of real numbers."""
     if not any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer, bool)):
-        raise TypeError(f"{name} must be real numbers, got {_tree.brief(array)}")
+        raise TypeError(f"{name} must be real numbers, got {brief(array)}")
 
 
-def fits(what: str, size: int, instead: str) -> None:
-    """Refuse what would not fit in memory; ``size`` in bytes."""
+def fits_in_memory(what: str, size: int, instead: str) -> None:
+    """Refuse a dense array of more than 4 GiB; ``size`` in bytes."""
     if size > MAX_BYTES:
         raise ValueError(f"{what} of {size:,} bytes, more than {MAX_BYTES:,}: {instead}")
 
 
+# Trees.
+
+
+def floating_tree(what: str, tree: Any, remedy: str) -> None:
+    """A tree of floating or complex arrays."""
+    if not all(is_inexact(leaf) for leaf in jax.tree.leaves(tree)):
+        paths = jax.tree.leaves_with_path(tree)
+        path, leaf = next((path, leaf) for path, leaf in paths if not is_inexact(leaf))
+        raise TypeError(
+            f"every {what} must be a floating or complex array, but {what}"
+            f"{jax.tree_util.keystr(path)} is {dtype_or_type(leaf)}; {remedy}"
+        )
+
+
+def same_structure(what: str, tree: Any, like: Any, of: str) -> None:
+    """A tree with the structure of another."""
+    structure, expected = jax.tree.structure(tree), jax.tree.structure(like)
+    if structure != expected:
+        raise ValueError(
+            f"the {what}' tree is not the tree of {of}: got {structure}, expected {expected}"
+        )
+
+
+def like(what: str, tree: Any, like: Any, of: str = "the parameters given to init") -> None:
+    """A tree with the structure, shapes and dtypes of another."""
+    same_structure(what, tree, like, of)
+    for x, a in zip(jax.tree.leaves(tree), jax.tree.leaves(like), strict=True):
+        if jnp.shape(x) != a.shape or jnp.result_type(x) != a.dtype:
+            raise ValueError(
+                f"the {what} have a leaf {jnp.result_type(x)}{jnp.shape(x)} where "
+                f"{of} had {a.dtype}{a.shape}"
+            )
+
+
+def tangent(name: str, v: Any, params: Any) -> None:
+    """A tree with the structure, shapes and dtypes of the parameters, for a derivative along it."""
+    if jax.tree.structure(v) != jax.tree.structure(params):
+        raise TypeError(
+            f"{name}'s tree is not that of the parameters: got {jax.tree.structure(v)}, expected "
+            f"{jax.tree.structure(params)}"
+        )
+    for x, p in zip(jax.tree.leaves(v), jax.tree.leaves(params), strict=True):
+        if x.dtype != p.dtype:
+            raise TypeError(f"{name} has a leaf of dtype {x.dtype} where a parameter has {p.dtype}")
+        if x.shape != p.shape:
+            raise ValueError(
+                f"{name} has a leaf of shape {x.shape} where a parameter has {p.shape}"
+            )
+
+
+def gradient_shape(g: jax.Array, accumulator: jax.Array) -> None:
+    """A gradient of the shape that its parameter had at ``init``."""
+    if g.shape != accumulator.shape:
+        raise ValueError(
+            f"a gradient has shape {g.shape} where the parameters given to init had shape "
+            f"{accumulator.shape}"
+        )
+
+
+def gradient_not_complex(g: jax.Array, new: jax.Array, accumulator: jax.Array) -> None:
+    """A new accumulator that is complex only if the old one is."""
+    if new.dtype.kind == "c" != accumulator.dtype.kind:
+        raise ValueError(
+            f"a gradient is {g.dtype} where the parameters given to init were {accumulator.dtype}"
+        )
+
+
+def state(state: Any, like: Any) -> None:
+    """A state of the same transformation, for the same parameters, as another."""
+    got, expected = jax.tree.structure(state), jax.tree.structure(like)
+    if got == expected:
+        got, expected = brief(jax.tree.leaves(state)), brief(jax.tree.leaves(like))
+    if got != expected:
+        raise ValueError(
+            f"state is not one of this transformation and these parameters: got {got}, expected "
+            f"{expected}"
+        )
+
+
+def params_given(method: str, params: Any) -> None:
+    """Parameters passed to an ``update`` that needs them."""
+    if params is None:
+        raise ValueError(f"{method} needs the parameters: update(grads, state, params)")
+
+
+# What comes to `init` and `update` of a method that rejects trial points.
+
+
+def trial_params(method: str, params: Any) -> None:
+    """Parameters of at least 32 bits, so that adding an update reaches the trial point."""
+    for path, leaf in jax.tree.leaves_with_path(params):
+        if not is_inexact(leaf) or jnp.finfo(jnp.result_type(leaf)).bits < 32:
+            raise TypeError(
+                f"{method} needs floating parameters of 32 bits or more, but params"
+                f"{jax.tree_util.keystr(path)} is {dtype_or_type(leaf)}: keep them in float32, "
+                "and cast them in the loss"
+            )
+
+
+def trial_evaluation(
+    method: str, grads: Any, params: Any, value: Any, *, anchor: Any
+) -> tuple[Any, Any, jax.Array]:
+    """The gradients, parameters and value of an ``update``, converted to JAX arrays.
+
+    Gradients and parameters must be trees like ``anchor``, and the value a real scalar.
+    """
+    if value is None:
+        raise TypeError(
+            f"{method} needs the loss at params: update(grads, state, params, value=...)"
+        )
+    if params is None and jax.tree.leaves(anchor):
+        raise ValueError(f"{method} needs the parameters: update(grads, state, params, ...)")
+    grads, params = arrays("gradient", grads), arrays("parameter", params)
+    like("gradients", grads, anchor)
+    if params is not None:
+        like("parameters", params, anchor)
+    value = real_array("value", value)
+    if value.shape:
+        raise TypeError(f"value must be a real scalar, got {brief(value)}")
+    return grads, params, value
+
+
+# Parts of error messages, and the conversions behind the checks.
+
+
+def brief(tree: Any) -> str:
+    """The leaves' dtypes and shapes."""
+
+    def leaf(x: Any) -> str:
+        return f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else repr(x)
+
+    return str(jax.tree.map(leaf, tree))
+
+
+def dtype_or_type(leaf: Any) -> Any:
+    """The dtype of an array, or the type's name of anything else."""
+    return getattr(leaf, "dtype", type(leaf).__name__)
+
+
+def is_inexact(leaf: Any) -> bool:
+    """Whether a leaf is a floating or complex array or number."""
+    dtype = getattr(leaf, "dtype", None)
+    return isinstance(leaf, float | complex) if dtype is None else _is_inexact_dtype(dtype)
+
+
+@functools.cache
+def _is_inexact_dtype(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.inexact)
+
+
 def _array(name: str, value: Any) -> jax.Array:
     try:
-        return _tree.as_array(np.asarray(value) if isinstance(value, str | bytes) else value)
+        return jnp.asarray(np.asarray(value) if isinstance(value, str | bytes) else value)
     except (TypeError, ValueError):
-        got = _tree.brief(value) if hasattr(value, "dtype") else repr(value)
+        got = brief(value) if hasattr(value, "dtype") else repr(value)
         kind = type(value).__name__
         raise TypeError(f"{name} must be numbers, got {got}, of type {kind}") from None
     except OverflowError as error:
@@ -180,7 +352,7 @@ def _number(name: str, value: Any, wanted: str, holds: Callable[[float], bool]) 
 
 
 def _plain(value: numbers.Real) -> int | float:
-    """As a Python number; a whole one that JAX's integers can't hold as a float."""
+    """Convert to a Python number: an integer beyond int32 to a float."""
     if isinstance(value, numbers.Integral) and abs(int(value)) <= MAX_INT:
         return int(value)
     try:

@@ -1,4 +1,4 @@
-"""Arithmetic on pytrees: what the rules need and `jax.tree.map` does not give."""
+"""Arithmetic on pytrees."""
 
 import functools
 import math
@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
+
+from cs231n_optax import _checks
 
 Rule = Callable[..., tuple[jax.Array, ...]]
 
@@ -20,8 +22,8 @@ def abs_squared(x: jax.Array) -> jax.Array:
 def bias_correction(b: Any, count: jax.typing.ArrayLike) -> jax.Array:
     """1 / (1 - bᵗ), for a decaying mean that started at zero t updates ago.
 
-    With -expm1(t log b) for 1 - bᵗ, since for b near 1 the difference loses digits: at t = 1 and
-    b = 0.999 float32 would keep four.
+    Computed as -1 / expm1(t log b): for b near 1 the difference 1 - bᵗ cancels. At t = 1 and
+    b = 0.999 it would have four correct digits in float32.
     """
     log_b = jnp.log(b) if isinstance(b, jax.Array) else math.log(b) if b > 0 else -math.inf
     return -1 / jnp.expm1(jnp.asarray(count, float) * jnp.asarray(log_b, float))
@@ -38,30 +40,30 @@ def zero_rows(tree: Any, m: int) -> Any:
 
 
 def copy(tree: Any) -> Any:
-    """The tree in buffers of its own, never weakly typed."""
+    """Copy every leaf to a buffer of its own, never weakly typed."""
     return jax.tree.map(lambda x: jnp.array(x, dtype=jnp.result_type(x), copy=True), tree)
 
 
 def real_zeros_like(tree: Any) -> Any:
-    """The same for an accumulator of |g|²: complex leaves get a real one."""
+    """Zeros for an accumulator of |g|²: real ones for complex leaves."""
     return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=real_dtype(x)), tree)
 
 
 def select(flag: jax.Array, new: Any, old: Any) -> Any:
     """``new`` where a bool scalar holds, else ``old``.
 
-    A state whose class says ``selects_itself = True`` is always the new one: it may be too large
-    to be selected as a whole, and so its transformation is told what is wanted.
+    A state whose class has ``handles_accept = True`` is taken from ``new`` in any case. Such a
+    state may be too large to select, so its transformation takes ``accept=`` and does it itself.
     """
 
     def choose(x: Any, y: Any) -> Any:
-        return x if _selects_itself(x) else jnp.where(flag, x, y)
+        return x if _handles_accept(x) else jnp.where(flag, x, y)
 
-    return jax.tree.map(choose, new, old, is_leaf=_selects_itself)
+    return jax.tree.map(choose, new, old, is_leaf=_handles_accept)
 
 
-def _selects_itself(node: Any) -> bool:
-    return getattr(node, "selects_itself", False)
+def _handles_accept(node: Any) -> bool:
+    return getattr(node, "handles_accept", False)
 
 
 def vdot(x: Any, y: Any) -> jax.Array:
@@ -72,10 +74,10 @@ def vdot(x: Any, y: Any) -> jax.Array:
 
 
 def _inner(rows: jax.Array, x: jax.Array) -> jax.Array:
-    """Σ Re(rows x̄) over the axes of x, the last of rows.
+    """Σ Re(rows x̄) over the axes of x, which are the last axes of rows.
 
-    Over all of them at once: flattened first, an array whose later axes are sharded would be
-    gathered on every device.
+    The axes are summed without flattening them: flattening an array that is sharded along a later
+    axis would gather it on every device.
     """
     x = jnp.conj(x)
     return jnp.tensordot(
@@ -84,13 +86,13 @@ def _inner(rows: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _everywhere(x: jax.Array) -> NamedSharding | None:
-    """On all devices, where types say so (the axes of the mesh are explicit); else left to XLA."""
+    """Replicated, if the mesh has explicit axes; None leaves the sharding to XLA."""
     mesh = jax.typeof(x).sharding.mesh
     return NamedSharding(mesh, PartitionSpec()) if mesh.explicit_axes else None
 
 
 def every(holds: Callable[..., jax.Array], *trees: Any) -> jax.Array:
-    """Whether a bool scalar of the leaves holds for all of them."""
+    """Whether ``holds(*leaves)``, a bool scalar, is true for all leaves."""
     flags = jax.tree.leaves(jax.tree.map(holds, *trees))
     return functools.reduce(jnp.logical_and, flags, jnp.ones((), bool))
 
@@ -126,12 +128,12 @@ def combine(weights: jax.Array, rows: Any) -> Any:
 
 
 def num_reals(tree: Any) -> int:
-    """How many real numbers there are in a tree, of arrays or of their shapes."""
+    """The number of real numbers in a tree of arrays or `jax.ShapeDtypeStruct`."""
     return sum(x.size * (2 if x.dtype.kind == "c" else 1) for x in jax.tree.leaves(tree))
 
 
 def ravel(tree: Any) -> jax.Array:
-    """All numbers of a tree in one real vector; of a complex leaf, the real parts come first."""
+    """All numbers of a tree in one real vector; a complex leaf gives its real parts first."""
     dtype = scalar_dtype(tree)
     parts = [
         jnp.reshape(part, -1, out_sharding=_everywhere(part)).astype(dtype)
@@ -142,7 +144,7 @@ def ravel(tree: Any) -> jax.Array:
 
 
 def unravel(flat: jax.Array, like: Any) -> Any:
-    """The tree whose `ravel` a vector is."""
+    """The inverse of `ravel`: the tree of ``like`` with the numbers of a vector."""
     start = 0
     leaves = []
     for leaf in jax.tree.leaves(like):
@@ -162,7 +164,7 @@ def unravel(flat: jax.Array, like: Any) -> Any:
 
 
 def max_abs(tree: Any) -> jax.Array:
-    """The largest modulus of an element, NaN if one is NaN; 0 for an empty tree."""
+    """The largest |element|; NaN if one is NaN, 0 for an empty tree."""
     largest = jnp.zeros((), scalar_dtype(tree))
     for leaf in jax.tree.leaves(tree):
         if leaf.size:
@@ -171,7 +173,7 @@ def max_abs(tree: Any) -> jax.Array:
 
 
 def scalar_dtype(tree: Any) -> Any:
-    """The widest real dtype of the leaves: that of a sum over them all."""
+    """The widest real dtype of the leaves, which a sum over all of them has."""
     dtypes = [real_dtype(leaf) for leaf in jax.tree.leaves(tree)]
     return max(dtypes, key=lambda dtype: dtype.itemsize) if dtypes else jnp.result_type(float)
 
@@ -188,7 +190,7 @@ def widen(x: Any) -> jax.Array:
     return x.astype(jnp.float32) if _finfo(x.dtype).bits < 32 else x
 
 
-# Asking before converting: a conversion that changes nothing still takes time to trace.
+# These ask before they convert: a conversion that changes nothing still takes time to trace.
 
 
 def as_array(x: Any) -> jax.Array:
@@ -209,50 +211,6 @@ def real_dtype(x: Any) -> Any:
 _finfo = functools.cache(jnp.finfo)
 
 
-def brief(tree: Any) -> str:
-    """The leaves' dtypes and shapes, for messages."""
-
-    def leaf(x: Any) -> str:
-        return f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else repr(x)
-
-    return str(jax.tree.map(leaf, tree))
-
-
-def check_like(what: str, tree: Any, like: Any, of: str = "the parameters given to init") -> None:
-    """Refuse a tree that has not the structure, the shapes and the dtypes of another.
-
-    Raises:
-      ValueError: naming ``what`` it is, and ``of`` what it should be a likeness.
-    """
-    structure, expected = jax.tree.structure(tree), jax.tree.structure(like)
-    if structure != expected:
-        raise ValueError(
-            f"the {what}' tree is not the tree of {of}: got {structure}, expected {expected}"
-        )
-    for x, a in zip(jax.tree.leaves(tree), jax.tree.leaves(like), strict=True):
-        if jnp.shape(x) != a.shape or jnp.result_type(x) != a.dtype:
-            raise ValueError(
-                f"the {what} have a leaf {jnp.result_type(x)}{jnp.shape(x)} where "
-                f"{of} had {a.dtype}{a.shape}"
-            )
-
-
-def check_state(state: Any, like: Any) -> None:
-    """Refuse a transformation's state that can't be one of its own.
-
-    Raises:
-      ValueError: with the trees, or the shapes and dtypes, where they differ.
-    """
-    got, expected = jax.tree.structure(state), jax.tree.structure(like)
-    if got == expected:
-        got, expected = brief(jax.tree.leaves(state)), brief(jax.tree.leaves(like))
-    if got != expected:
-        raise ValueError(
-            f"state is not one of this transformation and these parameters: got {got}, expected "
-            f"{expected}"
-        )
-
-
 def find(tree: Any, kind: type) -> list[Any]:
     """Every instance of a class in a tree, in order."""
     nodes = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind))
@@ -263,29 +221,25 @@ def leafwise(rule: Rule, grads: Any, *accumulators: Any, **hyperparams: Any) -> 
     """Apply a rule for one array to every leaf of a tree.
 
     Args:
-      rule: ``rule(g, *accumulators, **hyperparams) -> (direction, *new_accumulators)``, written
-        for arrays, with no thought of dtypes.
-      grads: the gradients' tree.
+      rule: ``rule(g, *accumulators, **hyperparams) -> (direction, *new_accumulators)`` for one
+        array.
+      grads: tree of the gradients.
       *accumulators: trees with the structure and the shapes of ``grads``.
-      **hyperparams: Python numbers, handed on as they are, or scalar arrays (perhaps traced),
-        handed on in the real dtype of the leaf, so that none of them widens the arithmetic.
+      **hyperparams: Python numbers, passed on unchanged, or scalar arrays (may be traced), cast
+        to the real dtype of the leaf so that they do not widen the arithmetic.
 
     Returns:
       The tree of directions, in the dtypes of ``grads``, and the new accumulators, in the dtypes
-      that they had.
+      of the old ones.
 
     Raises:
-      ValueError: if a tree or a shape is not the one that ``init`` saw, or a gradient is complex
-        where the accumulator is real.
+      ValueError: if a structure or a shape differs from the one at ``init``, or a gradient is
+        complex where the accumulator is real.
     """
     leaves, structure = jax.tree.flatten(grads)
     columns = [leaves]
     for accumulator in accumulators:
-        if jax.tree.structure(accumulator) != structure:
-            raise ValueError(
-                "the gradients' tree is not the tree of the parameters given to init: got "
-                f"{structure}, expected {jax.tree.structure(accumulator)}"
-            )
+        _checks.same_structure("gradients", grads, accumulator, of="the parameters given to init")
         columns.append(jax.tree.leaves(accumulator))
     static = {name: x for name, x in hyperparams.items() if not isinstance(x, jax.Array)}
     traced = {name: x for name, x in hyperparams.items() if isinstance(x, jax.Array)}
@@ -298,23 +252,16 @@ def _apply(
     rule: Rule, row: tuple[Any, ...], static: dict[str, Any], traced: dict[str, jax.Array]
 ) -> list[jax.Array]:
     g, *accumulators = row = tuple(as_array(x) for x in row)
-    for x in accumulators:
-        if x.shape != g.shape:
-            raise ValueError(
-                f"a gradient has shape {g.shape} where the parameters given to init had "
-                f"shape {x.shape}"
-            )
+    for accumulator in accumulators:
+        _checks.gradient_shape(g, accumulator)
     if traced:
         dtype = real_dtype(g)
         traced = {name: cast(x, dtype) for name, x in traced.items()}
-    if g.dtype.kind == "c":  # times a real number: the only promotion that a rule asks for
+    if g.dtype.kind == "c":  # complex times real is the only promotion that a rule needs
         with jax.numpy_dtype_promotion("standard"):
             outputs = rule(*row, **static, **traced)
     else:
         outputs = rule(*row, **static, **traced)
     for out, x in zip(outputs, row, strict=True):
-        if out.dtype.kind == "c" != x.dtype.kind:
-            raise ValueError(
-                f"a gradient is {g.dtype} where the parameters given to init were {x.dtype}"
-            )
+        _checks.gradient_not_complex(g, out, x)
     return [cast(out, x.dtype) for out, x in zip(outputs, row, strict=True)]

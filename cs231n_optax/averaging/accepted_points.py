@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from cs231n_optax import _tree
-from cs231n_optax._trial import AlwaysAcceptingState, Status, Trial, find_trial
+from cs231n_optax.globalization.trial import AlwaysAcceptingState, Status, Trial, find_trial
 
 
 class AcceptedPointsState(NamedTuple):

@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import optax
 
 from cs231n_optax import _checks, _tree
-from cs231n_optax._learning_rate import scale_by_learning_rate
-from cs231n_optax._precision import in_float32, is_inexact
+from cs231n_optax._precision import in_float32
+from cs231n_optax.first_order.learning_rate import scale_by_learning_rate
 
 
 class ScaleByNesterovState(NamedTuple):
@@ -162,9 +162,9 @@ def nesterov_iterate(state: optax.OptState, params: optax.Params) -> optax.Param
     def iterate(w: Any, x: Any) -> Any:
         if isinstance(w, optax.MaskedNode):
             return x
-        if not is_inexact(x) or jnp.shape(x) != w.shape:
+        if not _checks.is_inexact(x) or jnp.shape(x) != w.shape:
             raise ValueError(
-                f"params have {_tree.brief(x)} where the state of scale_by_nesterov has shape "
+                f"params have {_checks.brief(x)} where the state of scale_by_nesterov has shape "
                 f"{w.shape}"
             )
         return _tree.cast(_tree.widen(x) - w, jnp.result_type(x))

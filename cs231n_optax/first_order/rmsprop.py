@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import optax
 
 from cs231n_optax import _checks, _tree
-from cs231n_optax._learning_rate import scale_by_learning_rate
 from cs231n_optax._precision import in_float32
+from cs231n_optax.first_order.learning_rate import scale_by_learning_rate
 
 
 class ScaleByRmspropState(NamedTuple):

@@ -7,8 +7,8 @@ x = parameters, g = gradient at x, α = learning rate.
 
 import optax
 
-from cs231n_optax._learning_rate import scale_by_learning_rate
 from cs231n_optax._precision import in_float32
+from cs231n_optax.first_order.learning_rate import scale_by_learning_rate
 
 
 def sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import optax
 
-from cs231n_optax._trial import Status
+from cs231n_optax.globalization.trial import Status
 from cs231n_optax.problems.landscapes import Landscape
 from cs231n_optax.training.minimize import MinimizeProgress, minimize
 

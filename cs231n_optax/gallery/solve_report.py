@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from cs231n_optax._files import replacing
-from cs231n_optax._trial import Status
 from cs231n_optax.gallery import _report
 from cs231n_optax.gallery._report import environment, number, say
 from cs231n_optax.gallery.path_picture import picture
 from cs231n_optax.gallery.solve import Setting, Solution, Track
+from cs231n_optax.globalization.trial import Status
 from cs231n_optax.problems.landscapes import Landscape
 
 FILES = CSV, JSON, PICTURE = "solve.csv", "solve.json", "path.png"

@@ -1,6 +1,6 @@
-"""BFGS (lecture 7-1-9): the inverse Hessian as a dense matrix, built up from the steps.
+"""BFGS (lecture 7-1-9): a dense approximation of the inverse Hessian, updated at every step.
 
-With s = the step, y = the change of the gradient:
+With s the step and y the change of the gradient (Nocedal and Wright, 2006, eq. 6.17):
 
     H ← (I - s yᵀ / s·y) H (I - y sᵀ / s·y) + s sᵀ / s·y
       = H + (1 + y·Hy / s·y) s sᵀ / s·y - (Hy sᵀ + s (Hy)ᵀ) / s·y
@@ -13,51 +13,48 @@ import jax.numpy as jnp
 import optax
 
 from cs231n_optax import _checks, _tree
-from cs231n_optax._lanes import any_lane, in_one_kernel
+from cs231n_optax._batching import any_in_batch, fused_if
 from cs231n_optax._precision import in_float32, widen_all
-from cs231n_optax.line_search.search import Search
-from cs231n_optax.line_search.with_line_search import with_line_search
-from cs231n_optax.line_search.wolfe import wolfe
-from cs231n_optax.second_order.curvature import is_curved
+from cs231n_optax.globalization.line_search import with_line_search
+from cs231n_optax.globalization.search import Search
+from cs231n_optax.globalization.wolfe import wolfe
+from cs231n_optax.second_order.curvature_pair import CurvaturePair, curvature_pair
 from cs231n_optax.second_order.hessian import check_fits
 
-EARLY_STEPS = 10  # in which H may grow as a whole
+NUM_SCALED_UPDATES = 10  # updates before which H may be scaled
 
 
 class ScaleByBfgsState(NamedTuple):
     """State of `scale_by_bfgs`, for parameters of N real numbers, ravelled in the tree's order.
 
     Attributes:
-      count: int32, the points seen.
-      pairs: int32, the updates of H so far, since it was made anew.
+      count: int32, the number of points seen.
+      num_updates: int32, the number of updates of H since it was last reset.
       params, grads: (N,), the last point and its gradient.
-      inverse_hessian: (N, N), H, positive definite, and symmetric to rounding.
+      inverse_hessian: (N, N), H, positive definite, and symmetric up to rounding.
       decrement: g · H g at the last point.
     """
 
-    selects_itself = True  # told accept= and restart=, see `_tree.select`
+    handles_accept = True  # takes accept= and restart=, see `_tree.select`
 
     count: jax.Array
-    pairs: jax.Array
+    num_updates: jax.Array
     params: jax.Array
     grads: jax.Array
     inverse_hessian: jax.Array
     decrement: jax.Array
 
 
-class Change(NamedTuple):
-    """The next update of H: scale H + outer s sᵀ - cross (Hy sᵀ + s (Hy)ᵀ); scalars.
+class PairUpdate(NamedTuple):
+    """The next update of H from a pair: H ← scale H + outer s sᵀ - cross (Hy sᵀ + s (Hy)ᵀ).
 
     Attributes:
-      keep: whether there is one, or the pair is left out.
-      count, pairs: those of the state after it.
-      theta: s is to be θ s + (1 - θ) scale Hy.
-      scale, outer, cross: as above; 1, 0 and 0 where the pair is left out.
+      keep: bool, whether there is an update. If not, the other fields mean nothing.
+      theta: s is damped to θ s + (1 - θ) scale Hy; 1 for no damping.
+      scale, outer, cross: the coefficients above.
     """
 
     keep: jax.Array
-    count: jax.Array
-    pairs: jax.Array
     theta: jax.Array
     scale: jax.Array
     outer: jax.Array
@@ -67,15 +64,15 @@ class Change(NamedTuple):
 def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTransformationExtraArgs:
     """The BFGS direction H g, with H a dense N × N matrix over the ravelled parameters.
 
-    A pair with s · y <= ε ‖s‖ ‖y‖ is left out, or else damped. The first pair scales
-    H₀ = (s·y / y·y) I. Before each of the next nine, H is multiplied by
-    max(1, (s·g)² / (g·Hg s·y)), with g the gradient before the step, so that it grows when it has
-    underrated the step. With no pair, H = I.
+    A pair with s · y <= ε ‖s‖ ‖y‖ is skipped or damped. Before the first pair, H = I. The first
+    pair sets H₀ = (s·y / y·y) I. Before each of the next nine, H is multiplied by
+    max(1, (s·g)² / (g·Hg s·y)), with g the gradient before the step: H grows where it has
+    underestimated the step.
 
     Args:
-      damping: μ in [0, 1), a number or a scalar array (may be traced). For μ > 0, where
-        s·y < μ y·Hy, s is replaced by the mean θ s + (1 - θ) Hy with s·y = μ y·Hy, so that every
-        pair counts and H stays positive definite also without a line search; Powell's μ is 0.2.
+      damping: μ in [0, 1), a number or a scalar array (may be traced). If s·y < μ y·Hy, s is
+        replaced by the mean θ s + (1 - θ) Hy for which s·y = μ y·Hy. Then every pair is used, and
+        H stays positive definite without a line search too. Powell's μ is 0.2.
 
     Returns:
       A transformation of gradients to a direction, with their tree, shapes and dtypes, for
@@ -84,10 +81,8 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
 
     Raises:
       ValueError: if a Python ``damping`` is outside [0, 1); from ``init``, if H would take more
-        than 4 GiB, with the bytes; from ``update``, if ``params`` are missing, or the
-        gradients' tree, shapes or dtypes are not theirs, or N is not that of ``init``.
-      TypeError: if ``damping`` is not a number; from ``init`` and ``update``, if a leaf is not
-        floating or complex.
+        than 4 GiB; from ``update``, if ``params`` are missing, or trees, shapes or dtypes differ.
+      TypeError: if ``damping`` is not a number, or a leaf is not floating or complex.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp, numpy as np
@@ -113,40 +108,11 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
         flat = jnp.zeros_like(_tree.ravel(params))
         return ScaleByBfgsState(
             count=jnp.zeros((), jnp.int32),
-            pairs=jnp.zeros((), jnp.int32),
+            num_updates=jnp.zeros((), jnp.int32),
             params=flat,
             grads=jnp.copy(flat),
             inverse_hessian=jnp.eye(flat.size, dtype=dtype),
             decrement=jnp.zeros((), dtype),
-        )
-
-    def change(
-        old: Change,
-        accept: jax.Array,
-        restart: jax.Array,
-        decrement: jax.Array,
-        products: tuple[jax.Array, ...],
-    ) -> Change:
-        sy, ss, yy, yhy, sg = products
-        usual = is_curved(sy, ss, yy)
-        underrated = jnp.where(old.pairs < EARLY_STEPS, (sg / sy) * (sg / decrement), 1)
-        scale = jnp.where(old.pairs == 0, sy / yy, jnp.maximum(underrated, 1))
-        scale = jnp.where(usual & jnp.isfinite(scale), scale, 1)
-        yhy = scale * yhy
-        least = jnp.asarray(damping, sy.dtype) * yhy
-        damped = sy < least
-        theta = jnp.where(damped, (yhy - least) / (yhy - sy), 1)
-        sy = jnp.maximum(sy, least)
-        keep = accept & (old.count > 0) & (usual | (damped & (sy > 0)))
-        pairs = jnp.where(keep, optax.safe_increment(old.pairs), old.pairs)
-        return Change(
-            keep=keep,
-            count=jnp.where(accept, optax.safe_increment(old.count), old.count),
-            pairs=jnp.where(restart, 0, pairs),
-            theta=jnp.where(keep, theta, 1),
-            scale=jnp.where(keep, scale, 1),
-            outer=jnp.where(keep, (1 + yhy / sy) / sy, 0),
-            cross=jnp.where(keep, scale / sy, 0),
         )
 
     def update(
@@ -159,57 +125,93 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
         **extra_args: Any,
     ) -> tuple[optax.Updates, ScaleByBfgsState]:
         del extra_args
-        if params is None:
-            raise ValueError("scale_by_bfgs needs the parameters: update(grads, state, params)")
+        _checks.params_given("scale_by_bfgs", params)
         params = widen_all("parameter", params)
-        _tree.check_like("gradients", updates, params, of="the parameters")
+        _checks.like("gradients", updates, params, of="the parameters")
         x, g = _tree.ravel(params), _tree.ravel(updates)
-        _tree.check_like("ravelled parameters", x, state.params)
+        _checks.like("ravelled parameters", x, state.params)
         accept, restart = jnp.asarray(accept), jnp.asarray(restart)
-        turn, inverse = accept | restart, state.inverse_hessian
-        s, y = x - state.params, g - state.grads
+        needs_direction = accept | restart
+        h = state.inverse_hessian
 
-        # For one lane only where a direction is wanted, in a batch where any lane wants one.
+        # H y and H g with the old H, where a direction is needed.
+        pair = curvature_pair(x, g, state.params, state.grads)
         hy, hg = jax.lax.cond(
-            any_lane(turn),
-            lambda: (_tree.matvec(inverse, y), _tree.matvec(inverse, g)),
-            lambda: (y, g),
+            any_in_batch(needs_direction),
+            lambda: (_tree.matvec(h, pair.y), _tree.matvec(h, g)),
+            lambda: (pair.y, g),
         )
-        one, zero = jnp.ones_like(state.decrement), jnp.zeros_like(state.decrement)
-        new = in_one_kernel(
-            turn,
-            change,
-            Change(jnp.zeros((), bool), state.count, state.pairs, one, one, zero, zero),
-            accept,
-            restart,
-            state.decrement,
-            (
-                _tree.vdot(s, y),
-                _tree.vdot(s, s),
-                _tree.vdot(y, y),
-                _tree.vdot(y, hy),
-                _tree.vdot(s, state.grads),
-            ),
+
+        # The coefficients of the update.
+        yhy, sg = _tree.vdot(pair.y, hy), _tree.vdot(pair.s, state.grads)
+        new = fused_if(
+            needs_direction,
+            lambda: _pair_update(state, pair, yhy=yhy, sg=sg, damping=damping, accept=accept),
         )
-        s = new.theta * s + (1 - new.theta) * new.scale * hy
+        num_updates = jnp.where(
+            new.keep, optax.safe_increment(state.num_updates), state.num_updates
+        )
+
+        # Eq. 6.17, with the damped s and the scaled H.
+        s = new.theta * pair.s + (1 - new.theta) * new.scale * hy
         cross = jnp.outer(hy, s) + jnp.outer(s, hy)
-        updated = new.scale * inverse + new.outer * jnp.outer(s, s) - new.cross * cross
-        inverse = jnp.where(new.keep, updated, inverse)
-        identity = jnp.eye(len(g), dtype=inverse.dtype)
+        updated = new.scale * h + new.outer * jnp.outer(s, s) - new.cross * cross
+        updated = jnp.where(new.keep, updated, h)
+        identity = jnp.eye(len(g), dtype=h.dtype)
+
+        # The direction, the new H times g: from H g and H y without another product.
         sg = _tree.vdot(s, g)
         along = new.outer * sg - new.cross * _tree.vdot(hy, g)
-        updated_direction = new.scale * hg + along * s - new.cross * sg * hy
-        direction = jnp.where(restart, g, jnp.where(new.keep, updated_direction, hg))
+        updated_hg = new.scale * hg + along * s - new.cross * sg * hy
+        direction = jnp.where(restart, g, jnp.where(new.keep, updated_hg, hg))
+        decrement = _tree.vdot(g, direction)
         return _tree.unravel(direction, updates), ScaleByBfgsState(
-            count=new.count,
-            pairs=new.pairs,
+            count=jnp.where(accept, optax.safe_increment(state.count), state.count),
+            num_updates=jnp.where(restart, 0, num_updates),
             params=jnp.where(accept, x, state.params),
             grads=jnp.where(accept, g, state.grads),
-            inverse_hessian=jnp.where(restart, identity, inverse),
-            decrement=jnp.where(turn, _tree.vdot(g, direction), state.decrement),
+            inverse_hessian=jnp.where(restart, identity, updated),
+            decrement=jnp.where(needs_direction, decrement, state.decrement),
         )
 
     return in_float32(optax.GradientTransformationExtraArgs(init, update))
+
+
+def _pair_update(
+    state: ScaleByBfgsState,
+    pair: CurvaturePair,
+    *,
+    yhy: jax.Array,
+    sg: jax.Array,
+    damping: Any,
+    accept: jax.Array,
+) -> PairUpdate:
+    """The coefficients of the update of H; ``sg`` is s · the gradient before the step."""
+    sy = pair.sy
+
+    # Scale H: by eq. 6.20 before the first update, and by Oren and Luenberger's factor, if it is
+    # above 1, before the next few.
+    underestimate = (sg / sy) * (sg / state.decrement)
+    factor = jnp.where(state.num_updates < NUM_SCALED_UPDATES, underestimate, 1)
+    scale = jnp.where(state.num_updates == 0, sy / pair.yy, jnp.maximum(factor, 1))
+    scale = jnp.where(pair.is_curved & jnp.isfinite(scale), scale, 1)
+    yhy = scale * yhy
+
+    # Damp s where s·y < μ y·Hy, so that s·y = μ y·Hy: Powell's rule, with the roles of the Hessian
+    # and its inverse exchanged (Goldfarb, Ren and Bahamou).
+    least = jnp.asarray(damping, sy.dtype) * yhy
+    damped = sy < least
+    theta = jnp.where(damped, (yhy - least) / (yhy - sy), 1)
+    sy = jnp.maximum(sy, least)
+
+    keep = accept & (state.count > 0) & (pair.is_curved | (damped & (sy > 0)))
+    return PairUpdate(
+        keep=keep,
+        theta=jnp.where(keep, theta, 1),
+        scale=jnp.where(keep, scale, 1),
+        outer=jnp.where(keep, (1 + yhy / sy) / sy, 0),
+        cross=jnp.where(keep, scale / sy, 0),
+    )
 
 
 def bfgs(

@@ -1,7 +1,7 @@
 """The Hessian of a function of a tree (lecture 7-1-9): as a matrix, or one product at a time.
 
-Both run forward through the gradient: H v = d/dε ∇f(x + ε v) at ε = 0, about as dear as two
-gradients. The matrix takes N of them.
+Both differentiate the gradient forward: H v = d/dε ∇f(x + ε v) at ε = 0, at the cost of about two
+gradients. The matrix takes N such products.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from cs231n_optax import _checks, _tree
-from cs231n_optax._precision import refuse_others, widen_all
+from cs231n_optax._precision import widen_all
 
 
 def hessian_matrix(fun: Callable[[Any], Any], params: Any, *, batch_size: int = 256) -> jax.Array:
@@ -19,14 +19,14 @@ def hessian_matrix(fun: Callable[[Any], Any], params: Any, *, batch_size: int = 
 
         H[i, j] = ∂²f / ∂xᵢ ∂xⱼ
 
-    x holds all numbers of the tree, leaf by leaf in the order of ``jax.tree.leaves``, each in the
-    order of its ``ravel()``; of a complex leaf first all real parts, then all imaginary parts.
+    x holds all numbers of the tree, leaf by leaf in the order of ``jax.tree.leaves``, each leaf in
+    the order of its ``ravel()``. A complex leaf gives all real parts, then all imaginary parts.
 
     Args:
       fun: ``fun(params) -> scalar``, real and twice differentiable.
       params: tree of floating or complex arrays, of N real numbers together.
-      batch_size: rows at a time, >= 1: each takes about the memory of a gradient of ``fun``. Up
-        to so many parameters this is `jax.hessian`.
+      batch_size: number of rows computed at a time, >= 1; each takes about the memory of a gradient
+        of ``fun``. With at most this many parameters the result is that of `jax.hessian`.
 
     Returns:
       (N, N), (H + Hᵀ) / 2, in the widest dtype of the parameters, float32 at least.
@@ -34,7 +34,7 @@ def hessian_matrix(fun: Callable[[Any], Any], params: Any, *, batch_size: int = 
     Raises:
       TypeError: if ``batch_size`` is not a Python integer, a parameter is not floating or complex,
         or ``fun`` does not return a real scalar.
-      ValueError: if ``batch_size`` < 1, or the matrix would take more than 4 GiB, with the bytes.
+      ValueError: if ``batch_size`` < 1, or the matrix would take more than 4 GiB.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp
@@ -50,8 +50,8 @@ def hessian_matrix(fun: Callable[[Any], Any], params: Any, *, batch_size: int = 
       2nd ed., 2008, chapter 5.
 
     Differs from:
-      `jax.hessian`, whose result is a tree of trees of blocks, which takes all N rows at once,
-      and which refuses complex parameters.
+      `jax.hessian`, which returns a tree of trees of blocks, computes all N rows at once, and
+      refuses complex parameters.
     """
     batch_size = _checks.static_int("batch_size", batch_size, at_least=1)
     fun = _checks.objective("fun", fun)
@@ -74,7 +74,7 @@ def hessian_matrix(fun: Callable[[Any], Any], params: Any, *, batch_size: int = 
 
 
 def hvp(fun: Callable[[Any], Any], params: Any, v: Any) -> Any:
-    """The Hessian of a scalar function of a tree, times a vector: never formed.
+    """The Hessian of a scalar function of a tree times a vector, without forming the Hessian.
 
         H v = d/dε ∇f(x + ε v) at ε = 0
 
@@ -84,8 +84,8 @@ def hvp(fun: Callable[[Any], Any], params: Any, v: Any) -> Any:
       v: tree of the parameters' shapes and dtypes.
 
     Returns:
-      H v, the tree of the parameters, for about twice the time and the memory of a gradient. Of
-      complex parameters, the gradient is the direction of ascent, ∂f/∂Re x + i ∂f/∂Im x.
+      H v, the tree of the parameters, at about twice the time and the memory of a gradient. For
+      complex parameters the gradient is the direction of ascent, ∂f/∂Re x + i ∂f/∂Im x.
 
     Raises:
       TypeError: if ``fun`` does not return a real scalar, a parameter is not floating or complex,
@@ -102,48 +102,32 @@ def hvp(fun: Callable[[Any], Any], params: Any, v: Any) -> Any:
       B. A. Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6, 1994.
     """
     fun = _checks.objective("fun", fun)
-    refuse_others("parameter", params, "close over other arrays in fun")
+    _checks.floating_tree("parameter", params, "close over other arrays in fun")
     params, v = _checks.arrays("params", params), _checks.arrays("v", v)
-    if jax.tree.structure(v) != jax.tree.structure(params):
-        raise TypeError(
-            f"v's tree is not that of the parameters: got {jax.tree.structure(v)}, expected "
-            f"{jax.tree.structure(params)}"
-        )
-    for x, p in zip(jax.tree.leaves(v), jax.tree.leaves(params), strict=True):
-        if x.dtype != p.dtype:
-            raise TypeError(f"v has a leaf of dtype {x.dtype} where a parameter has {p.dtype}")
-        if x.shape != p.shape:
-            raise ValueError(f"v has a leaf of shape {x.shape} where a parameter has {p.shape}")
+    _checks.tangent("v", v, params)
     return jax.jvp(ascent_direction(fun), (params,), (v,))[1]
 
 
 def ascent_direction(fun: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """∇f, of complex parameters the direction of ascent: what the loop gives to ``update``."""
+    """∇f; of complex parameters the direction of ascent, as ``update`` takes it."""
     return lambda params: jax.tree.map(jnp.conj, jax.grad(fun)(params))
 
 
 def find_hessian(method: str, params: Any, hessian: Any, value_fn: Any) -> jax.Array:
-    """The Hessian as it came to an ``update``: as itself, or as the objective.
+    """The Hessian from the keywords of an ``update``, symmetric (N, N).
 
     Args:
-      method: what asks.
-      params: where.
+      method: a name for error messages.
+      params: the point.
       hessian: (N, N), or the tree of trees that `jax.hessian` gives, or None.
       value_fn: the objective, or None.
-
-    Returns:
-      (N, N), symmetric.
     """
     if hessian is None:
-        if value_fn is None:
-            raise TypeError(
-                f"{method} needs the objective, update(grads, state, params, value=..., "
-                "value_fn=loss), or its Hessian at params, hessian=..."
-            )
+        _checks.objective_given(method, value_fn, or_hessian=True)
         return hessian_matrix(_checks.objective("value_fn", value_fn), params)
     x = jax.eval_shape(_wide_ravel, params)
-    blocks = getattr(hessian, "shape", None) != (x.size, x.size)
-    matrix = _of_blocks(hessian, params, x.size) if blocks else hessian
+    is_matrix = getattr(hessian, "shape", None) == (x.size, x.size)
+    matrix = hessian if is_matrix else _join_blocks(hessian, params, x.size)
     matrix = _checks.arrays("hessian", matrix)
     if jnp.iscomplexobj(matrix):
         raise ValueError(f"hessian must be real, got {matrix.dtype}")
@@ -152,18 +136,18 @@ def find_hessian(method: str, params: Any, hessian: Any, value_fn: Any) -> jax.A
 
 
 def check_fits(method: str, params: Any, instead: str) -> None:
-    """Refuse a dense matrix that would not fit in memory."""
+    """Refuse a dense matrix of more than 4 GiB."""
     x = jax.eval_shape(_wide_ravel, params)
     what = f"{method} of {x.size} parameters takes a {x.size} x {x.size} matrix"
-    _checks.fits(what, x.size**2 * x.dtype.itemsize, f"use {instead}")
+    _checks.fits_in_memory(what, x.size**2 * x.dtype.itemsize, f"use {instead}")
 
 
 def _wide_ravel(tree: Any) -> jax.Array:
     return _tree.ravel(widen_all("parameter", tree))
 
 
-def _of_blocks(hessian: Any, params: Any, size: int) -> jax.Array:
-    """The matrix whose blocks, a tree of trees, `jax.hessian` gives."""
+def _join_blocks(hessian: Any, params: Any, size: int) -> jax.Array:
+    """The matrix from the blocks, a tree of trees, that `jax.hessian` gives."""
     structure, leaves = jax.tree.structure(params), jax.tree.leaves(params)
 
     def block(of: Any, row: Any, column: Any) -> jax.Array:

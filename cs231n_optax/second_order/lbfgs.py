@@ -1,11 +1,12 @@
 """L-BFGS (lecture 7-1-10): the inverse Hessian from the last m steps, never formed.
 
-With the steps s and the changes of the gradient y of the last m pairs as rows of S and Y,
-R = the upper triangle of S Yᵀ, D its diagonal, γ = the scale of H₀ = γ I:
+Let the rows of S and Y be the steps s and the changes of the gradient y of the last m pairs, R the
+upper triangle of S Yᵀ, D its diagonal, and H₀ = γ I. Then
 
     a = R⁻¹ S g,    q = γ (g - Yᵀ a),    H g = q + Sᵀ R⁻ᵀ (D a - Y q)
 
-These are the two loops of the well-known recursion, each done at once.
+This is the compact form of Byrd, Nocedal and Schnabel (1994, theorem 2.2). Its parts are the two
+loops of the two-loop recursion (Nocedal and Wright, 2006, algorithm 7.4), each as one operation.
 """
 
 from typing import Any, NamedTuple
@@ -15,34 +16,33 @@ import jax.numpy as jnp
 import optax
 
 from cs231n_optax import _checks, _tree
-from cs231n_optax._lanes import any_lane, in_one_kernel, this_lane
+from cs231n_optax._batching import active_in_batch, any_in_batch, fused_if
 from cs231n_optax._precision import in_float32, widen_all
-from cs231n_optax.line_search.search import Search
-from cs231n_optax.line_search.with_line_search import with_line_search
-from cs231n_optax.line_search.wolfe import wolfe
-from cs231n_optax.second_order.curvature import is_curved
+from cs231n_optax.globalization.line_search import with_line_search
+from cs231n_optax.globalization.search import Search
+from cs231n_optax.globalization.wolfe import wolfe
+from cs231n_optax.second_order.curvature_pair import CurvaturePair, curvature_pair
 
-EARLY_STEPS = 20  # with the cautious scale
-TINY = 8  # parameters up to which a loop over the pairs is faster, see benchmarks/README.md
+EARLY_STEPS = 20  # steps with γ = s·s / s·y
+TINY = 8  # number of parameters up to which the two loops are faster, see benchmarks/README.md
 
 
 class ScaleByLbfgsState(NamedTuple):
     """State of `scale_by_lbfgs`, for parameters of N numbers.
 
     Attributes:
-      count: int32, the points seen.
+      count: int32, the number of points seen.
       params, grads: the last point and its gradient, trees of the parameters.
-      s, y: the pairs, trees of arrays (m, *shape of the leaf): a ring, a pair a row. 2 m N
-        numbers.
+      s, y: the pairs, trees of arrays (m, *shape of the leaf): a ring buffer with one pair a row.
       slot: int32, the row to be written next.
       scale: γ.
-      sy: (m,), s · y of each pair, the diagonal D; 0 where there is none.
-      r_inverse: (m, m), R⁻¹, its rows and columns in the order of the ring, with 0 where there is
-        no pair. Empty for at most 8 parameters.
+      sy: (m,), s·y of each pair, the diagonal D; 0 in empty rows.
+      r_inverse: (m, m), R⁻¹, with rows and columns in the order of the ring buffer, and 0 for empty
+        rows. Empty for at most 8 parameters.
       s_grad: (m,), S g at the last point. Empty for at most 8 parameters.
     """
 
-    selects_itself = True  # told accept= and restart=, see `_tree.select`
+    handles_accept = True  # takes accept= and restart=, see `_tree.select`
 
     count: jax.Array
     params: optax.Params
@@ -56,8 +56,8 @@ class ScaleByLbfgsState(NamedTuple):
     s_grad: jax.Array
 
 
-class Push(NamedTuple):
-    """What becomes of a new pair: whether it is kept, and the scalars of the state after it."""
+class PairUpdate(NamedTuple):
+    """Whether a new pair is stored, and the scalars of the state after it."""
 
     keep: jax.Array
     count: jax.Array
@@ -68,26 +68,26 @@ class Push(NamedTuple):
 def scale_by_lbfgs(memory_size: int = 15) -> optax.GradientTransformationExtraArgs:
     """The L-BFGS direction H g, from the last ``memory_size`` pairs of points and gradients.
 
-    Every update gives a pair s = x - x_last, y = g - g_last. It is left out unless
-    s · y > ε ‖s‖ ‖y‖: then H would not stay positive definite. H₀ = γ I, with γ = s·s / s·y of
-    the newest pair in the first 20 steps, and s·y / y·y from then on: of the two the first is the
-    larger, and guards the flat directions that no step has been along. With no pair, H = I.
+    Every update gives a pair s = x - x_last, y = g - g_last. It is skipped unless
+    s·y > ε ‖s‖ ‖y‖, since otherwise H would not stay positive definite. H₀ = γ I, where
+    γ = s·s / s·y of the newest pair in the first 20 steps, and s·y / y·y after that. The first
+    one is the larger of the two, and keeps H large in flat directions that no step has explored.
+    Before the first pair, H = I.
 
     Args:
       memory_size: m >= 1, a Python integer. Memory: (2 m + 2) N numbers for N parameters.
 
     Returns:
       A transformation of gradients to a direction, with their tree, shapes and dtypes, for
-      `with_line_search`: `lbfgs` is the two together. ``update`` needs ``params``. By itself it
-      takes every point; ``accept=False`` leaves the state as it is (the direction then means
-      nothing), and ``restart=True`` forgets the pairs.
+      `with_line_search`: `lbfgs` is the two together. ``update`` needs ``params``. With
+      ``accept=False`` the state does not change, and the direction is undefined. With
+      ``restart=True`` the pairs are discarded.
 
     Raises:
-      ValueError: if ``memory_size`` < 1, or so large that an m × m matrix would take more than 4
-        GiB, with the bytes; from ``update``, if ``params`` are missing, or the trees, shapes or
-        dtypes are not those given to ``init``.
-      TypeError: if ``memory_size`` is not a Python integer; from ``init`` and ``update``, if a
-        leaf is not floating or complex.
+      ValueError: if ``memory_size`` < 1, or if an m × m matrix would take more than 4 GiB; from
+        ``update``, if ``params`` are missing, or trees, shapes or dtypes differ from those given
+        to ``init``.
+      TypeError: if ``memory_size`` is not a Python integer, or a leaf is not floating or complex.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp, numpy as np
@@ -105,11 +105,13 @@ def scale_by_lbfgs(memory_size: int = 15) -> optax.GradientTransformationExtraAr
       J. Barzilai and J. M. Borwein, IMA Journal of Numerical Analysis 8, 1988.
 
     Differs from:
-      ``optax.scale_by_lbfgs``, where γ is s·y / y·y throughout, m = 10, and a pair with
-      s · y <= 0 empties a slot; its first direction is g / ‖g‖.
+      ``optax.scale_by_lbfgs``, where γ is always s·y / y·y, m = 10, a pair with s·y <= 0 empties a
+      slot, and the first direction is g / ‖g‖.
     """
     m = _checks.static_int("memory_size", memory_size, at_least=1)
-    _checks.fits(f"memory_size={m} takes a {m} x {m} matrix", 4 * m * m, "keep fewer pairs")
+    _checks.fits_in_memory(
+        f"memory_size={m} takes a {m} x {m} matrix", 4 * m * m, "keep fewer pairs"
+    )
 
     def init(params: optax.Params) -> ScaleByLbfgsState:
         dtype = _tree.scalar_dtype(params)
@@ -128,26 +130,6 @@ def scale_by_lbfgs(memory_size: int = 15) -> optax.GradientTransformationExtraAr
             s_grad=jnp.zeros(k, dtype),
         )
 
-    def push(
-        old: Push,
-        accept: jax.Array,
-        restart: jax.Array,
-        sy: jax.Array,
-        ss: jax.Array,
-        yy: jax.Array,
-    ) -> Push:
-        keep = accept & (old.count > 0) & is_curved(sy, ss, yy)
-        scale = jnp.where(old.count <= EARLY_STEPS, ss / sy, sy / yy)
-        scale = jnp.where(jnp.isfinite(scale), scale, old.scale)
-        count = jnp.where(accept, optax.safe_increment(old.count), old.count)
-        next_slot = jnp.where(old.slot == m - 1, 0, old.slot + 1)
-        return Push(
-            keep=keep,
-            count=count,
-            slot=jnp.where(keep, next_slot, old.slot),
-            scale=jnp.where(restart, 1, jnp.where(keep, scale, old.scale)),
-        )
-
     def update(
         updates: optax.Updates,
         state: Any,
@@ -158,52 +140,77 @@ def scale_by_lbfgs(memory_size: int = 15) -> optax.GradientTransformationExtraAr
         **extra_args: Any,
     ) -> tuple[optax.Updates, ScaleByLbfgsState]:
         del extra_args
-        if params is None:
-            raise ValueError("scale_by_lbfgs needs the parameters: update(grads, state, params)")
+        _checks.params_given("scale_by_lbfgs", params)
         grads, params = updates, widen_all("parameter", params)
-        _tree.check_like("gradients", grads, state.params)
-        _tree.check_like("parameters", params, state.params)
+        _checks.like("gradients", grads, state.params)
+        _checks.like("parameters", params, state.params)
         accept, restart = jnp.asarray(accept), jnp.asarray(restart)
-        turn, slot = accept | restart, state.slot
+        needs_direction = accept | restart
 
-        # The new pair.
-        s = jax.tree.map(jnp.subtract, params, state.params)
-        y = jax.tree.map(jnp.subtract, grads, state.grads)
-        sy = _tree.vdot(s, y)
-        before = Push(jnp.zeros((), bool), state.count, slot, state.scale)
-        after = in_one_kernel(
-            turn, push, before, accept, restart, sy, _tree.vdot(s, s), _tree.vdot(y, y)
+        # Store the new pair, if it is curved.
+        pair = curvature_pair(params, grads, state.params, state.grads)
+        update = fused_if(
+            needs_direction,
+            lambda: _pair_update(state, pair, accept=accept, restart=restart),
+            otherwise=PairUpdate(jnp.zeros((), bool), state.count, state.slot, state.scale),
         )
-        keep = after.keep
-
-        def write(rows: jax.Array, row: jax.Array) -> jax.Array:
-            return _set_row(rows, slot, jnp.where(keep, row, _row(rows, slot)))
-
-        here = keep & (jnp.arange(m, dtype=jnp.int32) == slot)
-        new = state._replace(
-            count=after.count,
+        new = _store(state, pair, update)._replace(
             params=_tree.select(accept, params, state.params),
             grads=_tree.select(accept, grads, state.grads),
-            s=jax.tree.map(write, state.s, s),
-            y=jax.tree.map(write, state.y, y),
-            slot=after.slot,
-            scale=after.scale,
-            sy=jnp.where(restart, 0, jnp.where(here, sy, state.sy)),
         )
+        new = new._replace(sy=jnp.where(restart, 0, new.sy))
 
-        # The direction: for one lane only when it is wanted, in a batch when any lane wants it.
+        # The direction H g, where it is needed. The two forms agree up to rounding.
         if _is_tiny(params):
             return _two_loops(grads, new), new
-        old = (state.r_inverse, state.s_grad)
-        direction, small = jax.lax.cond(
-            any_lane(turn),
-            lambda: _compact(grads, new, slot, keep, restart),
+        old = Compact(state.r_inverse, state.s_grad)
+        direction, compact = jax.lax.cond(
+            any_in_batch(needs_direction),
+            lambda: _compact_form(
+                grads, new, old, keep=update.keep, restart=restart, slot=state.slot
+            ),
             lambda: (grads, old),
         )
-        r_inverse, s_grad = _tree.select(this_lane(turn), small, old)
-        return direction, new._replace(r_inverse=r_inverse, s_grad=s_grad)
+        compact = _tree.select(active_in_batch(needs_direction), compact, old)
+        return direction, new._replace(r_inverse=compact.r_inverse, s_grad=compact.s_grad)
 
     return in_float32(optax.GradientTransformationExtraArgs(init, update))
+
+
+def _pair_update(
+    state: ScaleByLbfgsState, pair: CurvaturePair, *, accept: jax.Array, restart: jax.Array
+) -> PairUpdate:
+    m = len(state.sy)
+    keep = accept & (state.count > 0) & pair.is_curved
+    # The two scales of Barzilai and Borwein; the second one is eq. 7.20.
+    early = state.count <= EARLY_STEPS
+    scale = jnp.where(early, pair.ss / pair.sy, pair.sy / pair.yy)
+    scale = jnp.where(jnp.isfinite(scale), scale, state.scale)
+    next_slot = jnp.where(state.slot == m - 1, 0, state.slot + 1)
+    return PairUpdate(
+        keep=keep,
+        count=jnp.where(accept, optax.safe_increment(state.count), state.count),
+        slot=jnp.where(keep, next_slot, state.slot),
+        scale=jnp.where(restart, 1, jnp.where(keep, scale, state.scale)),
+    )
+
+
+def _store(state: ScaleByLbfgsState, pair: CurvaturePair, update: PairUpdate) -> ScaleByLbfgsState:
+    """The state with a pair in the row of the oldest one, if the pair is to be kept."""
+    slot, keep = state.slot, update.keep
+
+    # One row is written in any case: a select of the whole buffer would copy it.
+    def write(rows: jax.Array, row: jax.Array) -> jax.Array:
+        return _set_row(rows, slot, jnp.where(keep, row, _row(rows, slot)))
+
+    return state._replace(
+        count=update.count,
+        slot=update.slot,
+        scale=update.scale,
+        s=jax.tree.map(write, state.s, pair.s),
+        y=jax.tree.map(write, state.y, pair.y),
+        sy=jnp.where(keep & _is_row(slot, len(state.sy)), pair.sy, state.sy),
+    )
 
 
 def lbfgs(
@@ -213,7 +220,7 @@ def lbfgs(
 ) -> optax.GradientTransformationExtraArgs:
     """L-BFGS with a line search: `with_line_search` of `scale_by_lbfgs`.
 
-    One value and one gradient an update, in the ordinary Optax loop:
+    Each update takes one value and one gradient, in the ordinary Optax loop.
 
     Args:
       memory_size: see `scale_by_lbfgs`.
@@ -257,16 +264,18 @@ def _is_tiny(params: Any) -> bool:
 
 
 def _two_loops(grads: Any, state: ScaleByLbfgsState) -> Any:
-    """H g by two loops over the pairs, which a CPU runs as one kernel each."""
+    """H g by algorithm 7.4. XLA for CPU compiles each loop over a few numbers into one kernel."""
     m = len(state.sy)
-    rho = jnp.where(state.sy > 0, 1 / state.sy, 0)
+    rho = jnp.where(state.sy > 0, 1 / state.sy, 0)  # 0 skips an empty row
 
+    # From the newest pair to the oldest: aᵢ = ρᵢ sᵢ·q, q ← q - aᵢ yᵢ.
     def backward(k: jax.Array, carry: Any) -> Any:
         q, a = carry
         i = (state.slot + (m - 1) - k) % m
         a_i = _row(rho, i) * _tree.vdot(_rows(state.s, i), q)
         return _tree.axpy(-a_i, _rows(state.y, i), q), _set_row(a, i, a_i)
 
+    # From the oldest to the newest: q ← q + (aᵢ - ρᵢ yᵢ·q) sᵢ.
     def forward(k: jax.Array, q: Any) -> Any:
         i = (state.slot + k) % m
         b_i = _row(rho, i) * _tree.vdot(_rows(state.y, i), q)
@@ -277,28 +286,47 @@ def _two_loops(grads: Any, state: ScaleByLbfgsState) -> Any:
     return jax.lax.fori_loop(first, last, forward, _tree.scale(state.scale, q))
 
 
-def _compact(
-    grads: Any, state: ScaleByLbfgsState, slot: jax.Array, keep: jax.Array, restart: jax.Array
-) -> tuple[Any, tuple[jax.Array, jax.Array]]:
-    """H g by the compact form, R⁻¹ with the new pair, and S g.
+class Compact(NamedTuple):
+    """The small arrays of the compact form, see `ScaleByLbfgsState`."""
 
-    A pair adds the row s·yⱼ = 0 (it is newer than all j) and the column S y to R, and so the
-    column -R⁻¹ S y / s·y to R⁻¹; leaving out the oldest pair, the first in R's order, leaves out
-    its row and column of R⁻¹. S y = S g - S g_last costs no further reading of S.
-    """
-    here = jnp.arange(len(state.sy), dtype=jnp.int32) == slot
+    r_inverse: jax.Array
+    s_grad: jax.Array
+
+
+def _compact_form(
+    grads: Any,
+    state: ScaleByLbfgsState,
+    old: Compact,
+    *,
+    slot: jax.Array,
+    keep: jax.Array,
+    restart: jax.Array,
+) -> tuple[Any, Compact]:
+    """H g by the compact form. ``state`` already has the new pair, in row ``slot``."""
+    is_slot = _is_row(slot, len(state.sy))
+
+    # S g, and S y of the new y: S g - S g_last, without another pass over S.
     s_grad = _tree.rows_dot(state.s, grads)
-    s_y = jnp.where(here, 0, s_grad - state.s_grad)
-    old = jnp.where(restart, 0, state.r_inverse)
-    divisor = jnp.where(keep, _row(state.sy, slot), 1)
-    column = jnp.where(here, 1, -(old @ s_y)) / divisor
-    new = jnp.where(here[None, :], column[:, None], jnp.where(here[:, None], 0, old))
-    r_inverse = jnp.where(keep, new, old)
+    s_y = jnp.where(is_slot, 0, s_grad - old.s_grad)
 
+    # R⁻¹ with the new pair. R is upper triangular in the order of age. The oldest pair is the
+    # first, and removing it removes its row and column of R⁻¹. The new pair is the last: it adds
+    # the column S y to R above the diagonal element s·y, and so to R⁻¹ the column
+    # -R⁻¹ S y / s·y above 1 / s·y.
+    r_inverse = jnp.where(restart, 0, old.r_inverse)
+    diagonal = jnp.where(keep, _row(state.sy, slot), 1)
+    column = jnp.where(is_slot, 1, -(r_inverse @ s_y)) / diagonal
+    removed = jnp.where(is_slot[:, None], 0, r_inverse)
+    added = jnp.where(is_slot[None, :], column[:, None], removed)
+    r_inverse = jnp.where(keep, added, r_inverse)
+
+    # a = R⁻¹ S g,   q = γ (g - Yᵀ a),   H g = q + Sᵀ R⁻ᵀ (D a - Y q)
     a = r_inverse @ s_grad
-    q = _tree.scale(state.scale, jax.tree.map(jnp.subtract, grads, _tree.combine(a, state.y)))
+    q = jax.tree.map(jnp.subtract, grads, _tree.combine(a, state.y))
+    q = _tree.scale(state.scale, q)
     b = (state.sy * a - _tree.rows_dot(state.y, q)) @ r_inverse
-    return jax.tree.map(jnp.add, q, _tree.combine(b, state.s)), (r_inverse, s_grad)
+    direction = jax.tree.map(jnp.add, q, _tree.combine(b, state.s))
+    return direction, Compact(r_inverse, s_grad)
 
 
 def _rows(rows: Any, i: jax.Array) -> Any:
@@ -311,3 +339,7 @@ def _row(rows: jax.Array, i: jax.Array) -> jax.Array:
 
 def _set_row(rows: jax.Array, i: jax.Array, row: jax.Array) -> jax.Array:
     return jax.lax.dynamic_update_index_in_dim(rows, row, i, 0)
+
+
+def _is_row(i: jax.Array, m: int) -> jax.Array:
+    return jnp.arange(m, dtype=jnp.int32) == i

@@ -1,9 +1,9 @@
-"""Newton's method (lecture 7-1-9): to the minimum of the quadratic that touches f at x.
+"""Newton's method (lecture 7-1-9): step to the stationary point of the quadratic model of f at x.
 
     x ← x - H⁻¹ g,        g = ∇f(x),  H = ∇²f(x)
 
-H is an N × N matrix, N Hessian-vector products to make and about N³ operations to solve with: this
-is what is wrong with the formula, at the size of a network. There is no learning rate.
+There is no learning rate. H is an N × N matrix that takes N Hessian-vector products to compute and
+about N³ operations to solve with, which is the problem of the method at the size of a network.
 """
 
 from typing import Any, NamedTuple
@@ -14,23 +14,30 @@ import numpy as np
 import optax
 
 from cs231n_optax import _checks, _tree
-from cs231n_optax._lanes import any_lane
+from cs231n_optax._batching import any_in_batch
 from cs231n_optax._precision import in_float32, widen_all
+from cs231n_optax.globalization.acceptance import Evaluation
+from cs231n_optax.globalization.search import LinePoint
+from cs231n_optax.globalization.trust_region import (
+    Model,
+    ModelInfo,
+    ModelStep,
+    with_trust_region,
+)
 from cs231n_optax.second_order.hessian import check_fits, find_hessian
 from cs231n_optax.second_order.subproblem import minimize_in_ball
-from cs231n_optax.second_order.trust_region import Model, ModelStep, Sight, with_trust_region
 
-FAR = 1e6  # how many times the distance from the origin a first step may go
+MAX_FIRST_STEP = 1e6  # largest length of a first Newton step, relative to max(1, ‖x‖)
 
 
 class ScaleByNewtonState(NamedTuple):
     """State of `scale_by_newton`.
 
     Attributes:
-      num_hessians: int32, Hessians so far.
+      num_hessians: int32, number of Hessians evaluated.
     """
 
-    selects_itself = True  # told accept=, see `_tree.select`
+    handles_accept = True  # see `_tree.select`
 
     num_hessians: jax.Array
 
@@ -42,15 +49,15 @@ def scale_by_newton(
 
         (H + δ I)⁻¹ g,        or with ``saddle_free``  (abs(H) + δ I)⁻¹ g
 
-    Of a quadratic it gives the step to the stationary point, in one update; so it is attracted by
-    saddles and maxima where H has negative eigenvalues. abs(H) has their absolute values, and
-    its direction always ascends. `newton` is the method that needs neither luck nor damping.
+    On a quadratic it reaches the stationary point in one update. Where H has negative eigenvalues,
+    it moves towards saddles and maxima. abs(H) has the absolute values of the eigenvalues, and its
+    direction is always a direction of ascent. `newton` converges to a minimum from any start.
 
     Args:
       damping: δ >= 0, a number or a scalar array (may be traced). With 0 and a singular H the
         direction is not finite.
-      saddle_free: whether to take abs(H), by an eigen-decomposition; else H, by an LU
-        decomposition, which does not mind negative eigenvalues.
+      saddle_free: whether to use abs(H), by an eigendecomposition, instead of H, by an LU
+        decomposition.
 
     Returns:
       A transformation of gradients to a direction, with their tree, shapes and dtypes, to be
@@ -61,11 +68,11 @@ def scale_by_newton(
 
     Raises:
       ValueError: if a Python ``damping`` is negative or not finite; from ``init``, if H would take
-        more than 4 GiB, with the bytes; from ``update``, if ``params`` are missing, or
-        the gradients or ``hessian`` do not fit them.
-      TypeError: if ``damping`` is not a number, or ``saddle_free`` no Python bool; from
+        more than 4 GiB; from ``update``, if ``params`` are missing, or the gradients or
+        ``hessian`` do not fit them.
+      TypeError: for an argument of another type, or a leaf that is not floating or complex; from
         ``update``, if both ``value_fn`` and ``hessian`` are missing, or ``value_fn`` does not
-        return a real scalar; from both, if a leaf is not floating or complex.
+        return a real scalar.
 
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp, optax
@@ -107,14 +114,14 @@ def scale_by_newton(
         **extra_args: Any,
     ) -> tuple[optax.Updates, ScaleByNewtonState]:
         del extra_args
-        if params is None and jax.tree.leaves(updates):
-            raise ValueError("scale_by_newton needs the parameters: update(grads, state, params)")
+        if jax.tree.leaves(updates):
+            _checks.params_given("scale_by_newton", params)
         if params is not None:
             wide = widen_all("parameter", params)
-            _tree.check_like("gradients", updates, wide, of="the parameters")
+            _checks.like("gradients", updates, wide, of="the parameters")
         g, accept = _tree.ravel(updates), jnp.asarray(accept)
         direction = jax.lax.cond(
-            any_lane(accept),
+            any_in_batch(accept),
             lambda: solve(find_hessian("scale_by_newton", params, hessian, value_fn), g),
             lambda: g,
         )
@@ -126,11 +133,11 @@ def scale_by_newton(
 
 
 class NewtonState(NamedTuple):
-    """The model of `newton` at the anchor, of N real numbers, ravelled as in `hessian_matrix`.
+    """The model of `newton` at the anchor, for N real numbers, ravelled as in `hessian_matrix`.
 
     Attributes:
-      num_hessians: int32, Hessians so far.
-      eigenvalues: (N,), of the Hessian, but for those that are rounding.
+      num_hessians: int32, number of Hessians evaluated.
+      eigenvalues: (N,), of the Hessian, with rounding errors removed.
       eigenvectors: (N, N), in columns.
       coordinates: (N,), the gradient in their basis.
     """
@@ -142,27 +149,27 @@ class NewtonState(NamedTuple):
 
 
 def newton(*, leave_saddles: bool = True) -> optax.GradientTransformationExtraArgs:
-    """Newton's method with a trust region: to a minimum from anywhere, for small N.
+    """Newton's method in a trust region: converges to a minimum from any start, for small N.
 
-        p = argmin g·p + ½ p·H p,   ‖p‖ <= Δ,        x ← x + p if f falls enough
+        p = argmin g·p + ½ p·H p,   ‖p‖ <= Δ,        x ← x + p if f decreases enough
 
-    Where H is positive definite and Δ does not matter, this is the lecture's step, and the
-    convergence quadratic. Elsewhere the exact solution (Moré and Sorensen's) follows negative
-    curvature, and so leaves saddles and maxima, also one that it is started on. The first step is
-    the whole of Newton's, if H is positive definite there and the step not longer than 10⁶
-    max(1, ‖x‖): a quadratic takes one.
+    If H is positive definite and p is shorter than Δ, this is the lecture's step, and convergence
+    is quadratic. Elsewhere the exact solution of Moré and Sorensen follows negative curvature, and
+    so leaves saddles and maxima, even if the run starts on one. The first step is the whole Newton
+    step if H is positive definite there and the step not longer than 10⁶ max(1, ‖x‖), so that a
+    quadratic takes one step.
 
-    One value and one gradient an update, one Hessian and its eigen-decomposition for each accepted
-    point: a rejected trial only makes Δ smaller. ``num_hessians``, in the state, counts them
-    (``optax.tree.get(state, "num_hessians")``). A trial with a Hessian that is not finite is
-    rejected. In a batch of `jax.vmap` the updates in which no lane accepts its trial skip both.
+    Each update takes one value and one gradient. Each accepted point takes one Hessian and its
+    eigendecomposition; a rejected trial only shrinks Δ. ``num_hessians`` in the state counts them
+    (``optax.tree.get(state, "num_hessians")``). A trial whose Hessian is not finite is rejected.
+    In a batch of `jax.vmap`, updates in which no element accepts its trial skip both.
 
-    Curvature ``|λ| < N ε max |λ|`` is rounding. It counts as zero, and where the slope along it is
-    rounding, too, there is no step that way. A small gradient ends a run only where no λ is below
-    ``-√ε max |λ|``; `minimize` then says CONVERGED, and at a saddle SADDLE if that was asked for.
+    Curvature ``|λ| < N ε max |λ|`` counts as zero, and if the slope along it is rounding error
+    too, there is no step along it. A small gradient ends a run only if no λ is below
+    ``-√ε max |λ|``. `minimize` then returns CONVERGED, or SADDLE without ``leave_saddles``.
 
     Args:
-      leave_saddles: whether to go on from a saddle, to a minimum. If not, a small gradient ends
+      leave_saddles: whether to continue from a saddle to a minimum. If not, a small gradient ends
         the run there, with the status SADDLE.
 
     Returns:
@@ -173,12 +180,11 @@ def newton(*, leave_saddles: bool = True) -> optax.GradientTransformationExtraAr
       numbers, and 2 N² more during an update that accepts its trial.
 
     Raises:
-      TypeError: if ``leave_saddles`` is no Python bool; from ``init``, if a parameter is narrower
-        than float32 or not floating; from ``update``, if ``value`` is missing, or both
+      TypeError: if ``leave_saddles`` is not a Python bool; from ``init``, if a parameter is
+        narrower than float32 or not floating; from ``update``, if ``value`` is missing, or both
         ``value_fn`` and ``hessian``.
-      ValueError: from ``init``, if H would take more than 4 GiB, with the bytes: use `newton_cg`;
-        from ``update``, if ``params`` are missing, the trees or shapes are not those given to
-        ``init``, or ``hessian`` does not fit them.
+      ValueError: from ``init``, if H would take more than 4 GiB; from ``update``, if ``params`` are
+        missing, trees or shapes differ from those given to ``init``, or ``hessian`` does not fit.
 
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp
@@ -196,11 +202,11 @@ def newton(*, leave_saddles: bool = True) -> optax.GradientTransformationExtraAr
 
     Differs from:
       The lecture's θ - H⁻¹ ∇J(θ), `scale_by_newton`, which needs a start near the minimum. SciPy's
-      ``trust-exact``, whose first radius is 1, which takes a new decomposition for every trial, and
-      which ends on any small gradient.
+      ``trust-exact``, which starts with the radius 1, decomposes the Hessian anew for every trial,
+      and ends at any small gradient.
     """
     leave_saddles = _checks.static_bool("leave_saddles", leave_saddles)
-    model = Model(_init_model, _update_model, _step_of_model)
+    model = Model(_init_model, _update_model, _model_step)
     return with_trust_region(model, _parabola_minimum, leave_saddles=leave_saddles)
 
 
@@ -216,68 +222,73 @@ def _init_model(params: optax.Params) -> NewtonState:
 
 
 def _update_model(
-    grads: optax.Updates,
     state: NewtonState,
-    params: optax.Params,
-    wanted: jax.Array,
-    radius: jax.Array,
+    evaluation: Evaluation,
     *,
+    wanted: jax.Array,
     value_fn: Any = None,
     hessian: Any = None,
     **extra_args: Any,
-) -> tuple[NewtonState, Sight]:
-    del radius, extra_args
-    g = _tree.ravel(grads)
+) -> tuple[NewtonState, ModelInfo]:
+    del extra_args
+    params, g = evaluation.params, _tree.ravel(evaluation.grads)
     old = state.eigenvalues, state.eigenvectors, state.coordinates
 
-    def decompose() -> tuple[Any, Sight]:
+    def decompose() -> tuple[Any, ModelInfo]:
+        # H = V Λ Vᵀ, and the gradient c = Vᵀ g in the eigenbasis.
         matrix = find_hessian("newton", params, hessian, value_fn)
-        fine = jnp.all(jnp.isfinite(matrix))
-        eigenvalues, vectors = jnp.linalg.eigh(jnp.where(fine, matrix, 0), symmetrize_input=False)
-        fine &= jnp.all(jnp.isfinite(eigenvalues))
+        is_finite = jnp.all(jnp.isfinite(matrix))
+        matrix = jnp.where(is_finite, matrix, 0)
+        eigenvalues, vectors = jnp.linalg.eigh(matrix, symmetrize_input=False)
+        is_finite &= jnp.all(jnp.isfinite(eigenvalues))
         c = _tree.matvec(vectors.T, g)
+
+        # Curvature below N ε max |λ| is rounding error and counts as zero. Where the slope is
+        # rounding error too, c = 0 and λ = max |λ| leave that coordinate alone.
         info = np.finfo(c.dtype)
-        size = jnp.max(jnp.abs(eigenvalues), initial=np.sqrt(info.tiny))
-        saddle = jnp.any(eigenvalues < -np.sqrt(info.eps) * size)
+        largest = jnp.max(jnp.abs(eigenvalues), initial=np.sqrt(info.tiny))
+        saddle = jnp.any(eigenvalues < -np.sqrt(info.eps) * largest)
         rounding = len(c) * info.eps
-        flat = jnp.abs(eigenvalues) < rounding * size
+        flat = jnp.abs(eigenvalues) < rounding * largest
         level = flat & (jnp.abs(c) <= rounding * jnp.linalg.norm(c))
         c = jnp.where(level, 0, c)
         eigenvalues = jnp.where(flat, jnp.maximum(eigenvalues, 0), eigenvalues)
-        eigenvalues = jnp.where(level, size, eigenvalues)
+        eigenvalues = jnp.where(level, largest, eigenvalues)
+
+        # The initial radius admits the whole Newton step, if H is positive definite.
         definite = jnp.all(eigenvalues > 0)
-        newton_step = jnp.linalg.norm(c / jnp.where(definite, eigenvalues, 1))
+        newton_length = jnp.linalg.norm(c / jnp.where(definite, eigenvalues, 1))
         distance = jnp.maximum(1, jnp.linalg.norm(_tree.ravel(params)))
-        reach = jnp.where(definite, jnp.minimum(newton_step, FAR * distance), distance)
-        new = _tree.select(wanted & fine, (eigenvalues, vectors, c), old)
-        return new, Sight(fine, reach, saddle)
+        newton_radius = jnp.minimum(newton_length, MAX_FIRST_STEP * distance)
+        initial_radius = jnp.where(definite, newton_radius, distance)
+        new = _tree.select(wanted & is_finite, (eigenvalues, vectors, c), old)
+        return new, ModelInfo(is_finite, initial_radius, saddle)
 
-    def keep() -> tuple[Any, Sight]:
-        return old, Sight(jnp.ones((), bool), jnp.zeros((), g.dtype), jnp.zeros((), bool))
+    def keep() -> tuple[Any, ModelInfo]:
+        return old, ModelInfo(jnp.ones((), bool), jnp.zeros((), g.dtype), jnp.zeros((), bool))
 
-    new, sight = jax.lax.cond(any_lane(wanted), decompose, keep)
+    new, info = jax.lax.cond(any_in_batch(wanted), decompose, keep)
     count = jnp.where(wanted, optax.safe_increment(state.num_hessians), state.num_hessians)
-    return NewtonState(count, *new), sight
+    return NewtonState(count, *new), info
 
 
-def _step_of_model(state: NewtonState, radius: jax.Array, like: optax.Params) -> ModelStep:
-    least = minimize_in_ball(state.eigenvalues, state.coordinates, radius)
+def _model_step(state: NewtonState, radius: jax.Array, like: optax.Params) -> ModelStep:
+    minimum = minimize_in_ball(state.eigenvalues, state.coordinates, radius)
     return ModelStep(
-        step=_tree.unravel(_tree.matvec(state.eigenvectors, least.u), like),
-        decrease=least.decrease,
-        slope=_tree.vdot(state.coordinates, least.u),
-        length=least.length,
+        step=_tree.unravel(_tree.matvec(state.eigenvectors, minimum.u), like),
+        predicted_decrease=minimum.decrease,
+        slope=_tree.vdot(state.coordinates, minimum.u),
+        length=minimum.length,
     )
 
 
-def _parabola_minimum(
-    a: jax.Array, fa: jax.Array, ga: jax.Array, b: jax.Array, fb: jax.Array, gb: jax.Array
-) -> jax.Array:
-    """Where the parabola through two values and the first slope is least; b if it is not convex.
+def _parabola_minimum(a: LinePoint, b: LinePoint) -> jax.Array:
+    """The minimum of the parabola through both values and the first slope; b if it is not convex.
 
-    The next step is not on the line of the last one, which makes the second slope no help.
+    The second slope is not used: the next step is not on the line of the last one.
     """
-    del gb
-    width = b - a
-    rise = fb - fa - ga * width
-    return jnp.where(rise > 0, a - ga * width**2 / (2 * jnp.where(rise > 0, rise, 1)), b)
+    width = b.step - a.step
+    rise = b.value - a.value - a.slope * width
+    convex = rise > 0
+    minimum = a.step - a.slope * width**2 / (2 * jnp.where(convex, rise, 1))
+    return jnp.where(convex, minimum, b.step)

@@ -1,12 +1,12 @@
 """Newton's method without the Hessian (lecture 7-1-9, "what's the problem?"): O(N) memory.
 
-H p = -g is solved by conjugate gradients, which need only products H v, each about as dear as two
-gradients, and only as exactly as the outer iteration can use (Steihaug-Toint, Eisenstat-Walker).
-With r = g + H p, d the direction of the inner step:
+H p = -g is solved by conjugate gradients. They need only products H v, each of the cost of about
+two gradients, and stop as soon as the outer iteration gains nothing from a more exact solution.
+With r = g + H p, and d the direction of the inner iteration:
 
     α = r·r / d·Hd,   p ← p + α d,   r ← r + α H d,   d ← -r + (r·r / old r·r) d
 
-until ‖r‖ <= η ‖g‖, or at the boundary ‖p‖ = Δ of the trust region, where a step would leave it or
+until ‖r‖ <= η ‖g‖, or at the boundary ‖p‖ = Δ of the trust region, if a step would leave it or
 d·Hd <= 0.
 """
 
@@ -19,34 +19,35 @@ import jax.numpy as jnp
 import optax
 
 from cs231n_optax import _checks, _tree
-from cs231n_optax._lanes import any_lane, this_lane
-from cs231n_optax.line_search.search import cubic_minimum
-from cs231n_optax.second_order.hessian import ascent_direction
-from cs231n_optax.second_order.trust_region import (
+from cs231n_optax._batching import active_in_batch, any_in_batch
+from cs231n_optax.globalization.acceptance import Evaluation
+from cs231n_optax.globalization.search import cubic_minimum
+from cs231n_optax.globalization.trust_region import (
     Model,
+    ModelInfo,
     ModelStep,
-    Sight,
-    farthest,
+    largest_radius,
     with_trust_region,
 )
+from cs231n_optax.second_order.hessian import ascent_direction
 
-FORCING = 0.1  # the largest η
+MAX_FORCING = 0.1  # the largest η
 ORDER = (1 + 5**0.5) / 2  # of the decrease of η, and of the convergence
 
 Product = Callable[[Any], Any]
 
 
-class Inner(NamedTuple):
-    """The inner iteration, for a gradient with the largest element 1.
+class InnerState(NamedTuple):
+    """The inner iteration, for a gradient with the largest |element| 1.
 
     Attributes:
       step, residual, direction: p, r = g + H p and d, trees of the parameters.
       squared: r·r.
       radius: Δ.
-      count: int32, products so far.
-      going: bool, whether it goes on.
-      negative: bool, whether d·Hd <= 0 was met.
-      fine: bool, whether all products were finite.
+      count: int32, number of products.
+      running: bool, whether it goes on.
+      negative: bool, whether a direction had d·Hd <= 0.
+      is_finite: bool, whether all products were finite.
     """
 
     step: Any
@@ -55,79 +56,94 @@ class Inner(NamedTuple):
     squared: jax.Array
     radius: jax.Array
     count: jax.Array
-    going: jax.Array
+    running: jax.Array
     negative: jax.Array
-    fine: jax.Array
+    is_finite: jax.Array
 
 
 def truncated_cg(
-    product: Product, g: Any, radius: jax.Array, forcing: jax.Array, max_products: jax.Array
-) -> Inner:
-    """The minimum of g·p + ½ p·H p in a ball, by conjugate gradients until one of them ends it.
+    product: Product,
+    g: Any,
+    radius: jax.Array,
+    *,
+    choose_radius: jax.Array,
+    forcing: jax.Array,
+    max_products: jax.Array,
+) -> InnerState:
+    """Minimise g·p + ½ p·H p in a ball by conjugate gradients, as far as needed.
 
     Args:
       product: v -> H v.
       g: a tree.
-      radius: Δ; 0 for the length of the first inner step, ‖g‖³ / |g·Hg|.
-      forcing: η, the residual to be reached relative to ‖g‖.
-      max_products: at most.
+      radius: Δ.
+      choose_radius: bool scalar, whether Δ is instead the length of the first inner step,
+        ‖g‖³ / |g·Hg|.
+      forcing: η, the relative residual at which to stop.
+      max_products: int32, the largest number of products.
 
     Returns:
-      The last `Inner`, in the scale of ``g``.
+      The last `InnerState`, in the scale of ``g``.
 
     Source:
       T. Steihaug, "The conjugate gradient method and trust regions in large scale optimization",
-      SIAM Journal on Numerical Analysis 20, 1983.
+      SIAM Journal on Numerical Analysis 20, 1983; Nocedal and Wright, algorithm 7.2.
     """
     unit, scale = _to_unit(g)
     squared = _tree.vdot(unit, unit)
-    largest_radius = farthest(squared.dtype)
+    bound = largest_radius(squared.dtype) / scale
     goal = forcing**2 * squared
 
-    def iterate(old: Inner) -> Inner:
+    def iterate(old: InnerState) -> InnerState:
         hd = product(old.direction)
         curvature = _tree.vdot(old.direction, hd)
-        fine = jnp.isfinite(curvature)
-        newton = old.squared / jnp.where(curvature == 0, 1, curvature)
-        cauchy = jnp.sqrt(old.squared) * jnp.abs(newton)
-        usable = jnp.isfinite(cauchy) & (cauchy > 0)
-        first = jnp.where(usable, cauchy, 1 / scale)
-        radius = jnp.where(old.radius > 0, old.radius, jnp.minimum(first, largest_radius / scale))
+        is_finite = jnp.isfinite(curvature)
+        alpha = old.squared / jnp.where(curvature == 0, 1, curvature)
+
+        # The first step of all sets the radius, if there is none yet.
+        first_length = jnp.sqrt(old.squared) * jnp.abs(alpha)
+        usable = jnp.isfinite(first_length) & (first_length > 0)
+        first_radius = jnp.minimum(jnp.where(usable, first_length, 1 / scale), bound)
+        radius = jnp.where(choose_radius & (old.count == 0), first_radius, old.radius)
+
+        # Go to the boundary along negative curvature, or if the step would leave the ball.
         negative = ~(curvature > 0)
         to_boundary = _to_boundary(old.step, old.direction, radius)
-        hits = negative | (newton >= to_boundary)
-        length = jnp.where(fine, jnp.where(hits, to_boundary, newton), 0)
+        hits = negative | (alpha >= to_boundary)
+        length = jnp.where(is_finite, jnp.where(hits, to_boundary, alpha), 0)
+
+        # The conjugate-gradient step.
         residual = _tree.axpy(length, hd, old.residual)
-        now = _tree.vdot(residual, residual)
+        squared = _tree.vdot(residual, residual)
         count = old.count + 1
-        new = Inner(
+        new = InnerState(
             step=_tree.axpy(length, old.direction, old.step),
             residual=residual,
             direction=jax.tree.map(
-                lambda r, d: _tree.cast(now / old.squared, d.dtype) * d - r, residual, old.direction
+                lambda r, d: _tree.cast(squared / old.squared, d.dtype) * d - r,
+                residual,
+                old.direction,
             ),
-            squared=now,
+            squared=squared,
             radius=radius,
             count=count,
-            going=fine & ~hits & (now > goal) & (count < max_products),
-            negative=negative & fine,
-            fine=fine,
+            running=is_finite & ~hits & (squared > goal) & (count < max_products),
+            negative=negative & is_finite,
+            is_finite=is_finite,
         )
-        return _tree.select(this_lane(old.going), new, old)
+        return _tree.select(active_in_batch(old.running), new, old)
 
-    yes, no = jnp.ones((), bool), jnp.zeros((), bool)
-    start = Inner(
+    start = InnerState(
         step=_tree.zeros_like(g),
         residual=unit,
         direction=jax.tree.map(jnp.negative, unit),
         squared=squared,
         radius=radius / scale,
         count=jnp.zeros((), jnp.int32),
-        going=(squared > 0) & jnp.isfinite(squared) & (max_products > 0),
-        negative=no,
-        fine=yes,
+        running=(squared > 0) & jnp.isfinite(squared) & (max_products > 0),
+        negative=jnp.zeros((), bool),
+        is_finite=jnp.ones((), bool),
     )
-    end = jax.lax.while_loop(lambda inner: any_lane(inner.going), iterate, start)
+    end = jax.lax.while_loop(lambda inner: any_in_batch(inner.running), iterate, start)
     return end._replace(
         step=_tree.scale(scale, end.step),
         residual=_tree.scale(scale, end.residual),
@@ -136,21 +152,22 @@ def truncated_cg(
 
 
 def _to_boundary(p: Any, d: Any, radius: jax.Array) -> jax.Array:
-    """τ >= 0 with ‖p + τ d‖ = Δ; every square is of numbers of the size of one."""
+    """τ >= 0 with ‖p + τ d‖ = Δ, from p and d scaled to length one at most."""
     length = jnp.sqrt(_tree.vdot(d, d))
     size, bound = jnp.where(length > 0, length, 1), jnp.where(radius > 0, radius, 1)
     q = _tree.scale(1 / bound, p)
     along = _tree.vdot(_tree.scale(1 / size, d), q)
     short = jnp.maximum(1 - _tree.vdot(q, q), 0)
+    # τ² + 2 τ (d·q) = 1 - q·q, by the form of the root that does not cancel.
     root = jnp.sqrt(along**2 + short)
     return bound / size * jnp.where(along > 0, short / (along + root), root - along)
 
 
 class NewtonCgState(NamedTuple):
-    """The model of `newton_cg` at the anchor: what the inner iteration came to.
+    """The model of `newton_cg` at the anchor: the result of the inner iteration.
 
     Attributes:
-      num_hvps: int32, Hessian-vector products so far.
+      num_hvps: int32, number of Hessian-vector products.
       step: p, the tree of the parameters.
       length: ‖p‖.
       slope: g·p.
@@ -170,38 +187,41 @@ def newton_cg(
     *,
     gauss_newton: tuple[Callable[[Any], Any], Callable[[Any], Any]] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Newton's method for many parameters: Hessian-vector products, and memory of O(N).
+    """Newton's method for many parameters, by Hessian-vector products, with O(N) memory.
 
-    Truncated conjugate gradients within a trust region: they stop at the residual
-    η = min(0.1, 0.9 (‖g‖ / ‖last g‖)^1.618), after 2 N + 10 products, or at the boundary, to which
-    a direction of negative curvature is followed. Near a minimum the order of convergence is 1.6.
+        H p ≈ -g by conjugate gradients,   ‖p‖ <= Δ,        x ← x + p if f decreases enough
 
-    A rejected trial needs no product: the next one lies nearer along the same step. The first
-    radius is the length of the first inner step. ``num_hvps``, in the state, counts the products
-    (``optax.tree.get(state, "num_hvps")``).
+    The conjugate gradients stop at the relative residual
+    η = min(0.1, 0.9 (‖g‖ / ‖last g‖)^1.618), after 2 N + 10 products, or at the boundary of the
+    trust region, which they follow negative curvature to. Near a minimum the order of convergence
+    is 1.6.
 
-    Only on its way does the inner iteration meet negative curvature, and where the gradient is
-    small enough to end the run no product is spent on it: `minimize` may say CONVERGED at a saddle
-    that the run was heading for, or started on. `newton` sees all of the curvature.
+    A rejected trial needs no product: the next trial is a shorter part of the same step. The
+    initial radius is the length of the first inner step. ``num_hvps`` in the state counts the
+    products (``optax.tree.get(state, "num_hvps")``).
+
+    The inner iteration sees only the curvature along its directions, and none where the gradient
+    is small enough to end the run. So `minimize` may return CONVERGED at a saddle that the run
+    approached or started on. `newton` sees all of the curvature.
 
     Args:
-      gauss_newton: ``(model, loss)`` of an objective ``loss(model(params))``: then v -> Jᵀ L J v,
-        with J the derivative of the model and L the Hessian of the loss in the model's output,
-        takes the place of H v. It is positive semidefinite if the loss is convex, and cheaper.
+      gauss_newton: ``(model, loss)`` of an objective ``loss(model(params))``. Then v -> Jᵀ L J v
+        replaces H v, with J the derivative of the model, and L the Hessian of the loss with respect
+        to the model's output. It is cheaper, and positive semidefinite if the loss is convex.
 
     Returns:
       A transformation from gradients to steps. ``update(grads, state, params, value=...,
       value_fn=loss)`` takes the value at ``params`` and, unless ``gauss_newton`` is given, the
-      objective, which is differentiated when a trial is accepted. The same objective belongs to
-      every update between two accepted points. Under `jax.jit` with sharded parameters or data the
-      products are computed where these lie. Memory: 4 N numbers, 4 N more during the inner
-      iteration, and what one linearisation of the gradient keeps.
+      objective, which is differentiated when a trial is accepted. The objective must stay the same
+      between two accepted points. Under `jax.jit` with sharded parameters or data the products are
+      computed on the devices that hold these. Memory: 4 N numbers, 4 N more during the inner
+      iteration, and the memory of one linearisation of the gradient.
 
     Raises:
-      TypeError: if ``gauss_newton`` is no pair of functions; from ``init``, if a parameter is
+      TypeError: if ``gauss_newton`` is not a pair of functions; from ``init``, if a parameter is
         narrower than float32 or not floating; from ``update``, if ``value`` or ``value_fn`` is
         missing.
-      ValueError: from ``update``, if ``params`` are missing, or the trees or shapes are not those
+      ValueError: from ``update``, if ``params`` are missing, or trees or shapes differ from those
         given to ``init``.
 
     Example:
@@ -212,7 +232,7 @@ def newton_cg(
       CONVERGED 1.0
 
     Source:
-      Lecture 7-1-9 asks for it. T. Steihaug, 1983 (`truncated_cg`); S. C. Eisenstat and H. F.
+      Lecture 7-1-9. T. Steihaug, 1983 (`truncated_cg`); S. C. Eisenstat and H. F.
       Walker, "Choosing the forcing terms in an inexact Newton method", SIAM Journal on Scientific
       Computing 17, 1996, choice 2; J. Nocedal and Y.-X. Yuan, "Combining trust region and line
       search techniques", in Advances in Nonlinear Programming, 1998, for the rejected trials. N. N.
@@ -220,17 +240,13 @@ def newton_cg(
       Computation 14, 2002, for Gauss-Newton.
 
     Differs from:
-      SciPy's ``trust-ncg`` and ``Newton-CG``, whose forcing √‖g‖ changes with the units of f, and
-      which spend new products on a rejected trial (``trust-ncg``).
+      SciPy's ``trust-ncg`` and ``Newton-CG``, whose forcing term √‖g‖ depends on the units of f.
+      ``trust-ncg`` also computes new products after a rejected trial.
     """
-    if gauss_newton is not None and not (
-        isinstance(gauss_newton, tuple | list)
-        and len(gauss_newton) == 2
-        and all(callable(function) for function in gauss_newton)
-    ):
-        raise TypeError(f"gauss_newton must be a pair (model, loss), got {gauss_newton!r}")
+    if gauss_newton is not None:
+        _checks.pair_of_functions("gauss_newton", gauss_newton, "(model, loss)")
     update = functools.partial(_update_model, gauss_newton)
-    model = Model(_init_model, update, _step_of_model)
+    model = Model(_init_model, update, _model_step)
     return with_trust_region(model, cubic_minimum, leave_saddles=True)
 
 
@@ -242,66 +258,70 @@ def _init_model(params: optax.Params) -> NewtonCgState:
 
 def _update_model(
     gauss_newton: Any,
-    grads: optax.Updates,
     state: NewtonCgState,
-    params: optax.Params,
+    evaluation: Evaluation,
+    *,
     wanted: jax.Array,
     radius: jax.Array,
-    *,
+    choose_radius: jax.Array,
     value_fn: Any = None,
     tolerance: jax.typing.ArrayLike = 0.0,
     **extra_args: Any,
-) -> tuple[NewtonCgState, Sight]:
+) -> tuple[NewtonCgState, ModelInfo]:
     del extra_args
-    largest = _tree.max_abs(grads)
-    ends = largest <= jnp.asarray(tolerance, largest.dtype)  # so that no product is needed
+    params, grads = evaluation.params, evaluation.grads
+    # A gradient within the tolerance ends the run, so that no product is needed.
+    ends = evaluation.grad_norm <= jnp.asarray(tolerance, evaluation.grad_norm.dtype)
     max_products = min(2 * _tree.num_reals(params) + 10, _checks.MAX_INT)
 
-    def solve() -> tuple[NewtonCgState, Sight]:
+    def solve() -> tuple[NewtonCgState, ModelInfo]:
+        # Eisenstat and Walker's choice 2 of the forcing term; 0 stands for no earlier gradient.
         grad_norm = _norm(grads)
         relative = grad_norm / jnp.where(state.grad_norm > 0, state.grad_norm, grad_norm)
-        forcing = jnp.minimum(FORCING, 0.9 * relative**ORDER)
-        product = _products(params, value_fn, gauss_newton)
-        end = truncated_cg(product, grads, radius, forcing, jnp.where(ends, 0, max_products))
+        end = truncated_cg(
+            _products(params, value_fn, gauss_newton),
+            grads,
+            radius,
+            choose_radius=choose_radius,
+            forcing=jnp.minimum(MAX_FORCING, 0.9 * relative**ORDER),
+            max_products=jnp.where(ends, 0, max_products),
+        )
         slope = _tree.vdot(grads, end.step)
         new = NewtonCgState(
             num_hvps=state.num_hvps + end.count,
             step=end.step,
             length=_norm(end.step),
             slope=slope,
-            curvature=_tree.vdot(end.residual, end.step) - slope,
+            curvature=_tree.vdot(end.residual, end.step) - slope,  # p·H p = (r - g)·p
             grad_norm=grad_norm,
         )
-        return new, Sight(end.fine, end.radius, end.negative)
+        return new, ModelInfo(end.is_finite, end.radius, end.negative)
 
-    def keep() -> tuple[NewtonCgState, Sight]:
-        return state, Sight(jnp.ones((), bool), radius, jnp.zeros((), bool))
+    def keep() -> tuple[NewtonCgState, ModelInfo]:
+        return state, ModelInfo(jnp.ones((), bool), radius, jnp.zeros((), bool))
 
-    new, sight = jax.lax.cond(any_lane(wanted & ~ends), solve, keep)
+    new, info = jax.lax.cond(any_in_batch(wanted & ~ends), solve, keep)
     new = _tree.select(~ends, new, _init_model(params)._replace(num_hvps=new.num_hvps))
     num_hvps = jnp.where(wanted, new.num_hvps, state.num_hvps)
-    return _tree.select(wanted & sight.fine, new, state)._replace(num_hvps=num_hvps), sight
+    return _tree.select(wanted & info.is_finite, new, state)._replace(num_hvps=num_hvps), info
 
 
-def _step_of_model(state: NewtonCgState, radius: jax.Array, like: optax.Params) -> ModelStep:
+def _model_step(state: NewtonCgState, radius: jax.Array, like: optax.Params) -> ModelStep:
+    """The part of the step that lies within the radius."""
     del like
     part = jnp.minimum(radius / jnp.where(state.length > 0, state.length, radius), 1)
     return ModelStep(
         step=_tree.scale(part, state.step),
-        decrease=-part * (state.slope + part / 2 * state.curvature),
+        predicted_decrease=-part * (state.slope + part / 2 * state.curvature),
         slope=part * state.slope,
         length=part * state.length,
     )
 
 
 def _products(params: Any, value_fn: Any, gauss_newton: Any) -> Product:
-    """The products with H at a point, or with Gauss and Newton's Jᵀ L J: what they share, once."""
+    """The product v -> H v at a point, or v -> Jᵀ L J v (Gauss-Newton), linearised once."""
     if gauss_newton is None:
-        if value_fn is None:
-            raise TypeError(
-                "newton_cg needs the objective: update(grads, state, params, value=..., "
-                "value_fn=loss)"
-            )
+        _checks.objective_given("newton_cg", value_fn)
         return jax.linearize(ascent_direction(_checks.objective("value_fn", value_fn)), params)[1]
     model, loss = gauss_newton
     loss = _checks.objective("the loss of gauss_newton", loss)
@@ -312,14 +332,14 @@ def _products(params: Any, value_fn: Any, gauss_newton: Any) -> Product:
 
 
 def _norm(tree: Any) -> jax.Array:
-    """‖tree‖, whose square may overflow."""
+    """‖tree‖, also where its square overflows."""
     unit, scale = _to_unit(tree)
     return scale * jnp.sqrt(_tree.vdot(unit, unit))
 
 
 def _to_unit(tree: Any) -> tuple[Any, jax.Array]:
-    """The tree with its largest element scaled to 1, and the scale."""
+    """The tree divided by its largest |element|, and that element."""
     largest = _tree.max_abs(tree)
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-    # Of a constant tree XLA would draw the scale out of an inner product: 0 · ∞.
+    # Without the barrier XLA moves the scale of a constant tree out of an inner product: 0 · ∞.
     return jax.lax.optimization_barrier(_tree.scale(1 / scale, tree)), scale

@@ -1,14 +1,15 @@
-"""The trust-region subproblem, exactly, in the eigenbasis of the Hessian.
+"""The trust-region subproblem, solved exactly in the eigenbasis of the Hessian.
 
     minimise c·u + ½ Σ λᵢ uᵢ²,   ‖u‖ <= Δ,        λ₁ <= λ₂ <= ...
 
-The solution has a shift σ >= max(0, -λ₁), positive only where the ball is what stops it, with
+The solution has a shift σ >= max(0, -λ₁), which is positive only at the boundary ‖u‖ = Δ:
 
-    u = -c / (λ + σ),   ‖u‖ = Δ                    (the secular equation)
+    u = -c / (λ + σ)        with σ from the secular equation 1/Δ - 1/‖u(σ)‖ = 0
 
-With the height μ = λ₁ + σ of the shift above its bound, λ + σ = (λ - λ₁) + μ is a sum of two
-numbers >= 0: nothing cancels. In the hard case (no c where λ = λ₁ < 0) the secular equation has no
-solution; a c₁ of the size of rounding makes one, which leaves along the lowest eigenvector.
+(Nocedal and Wright, 2006, theorem 4.1 and eq. 4.43). The code solves for μ = λ₁ + σ >= 0. Then
+λ + σ = (λ - λ₁) + μ is a sum of two numbers >= 0, without cancellation. In the hard case, c₁ = 0
+with λ₁ < 0, the secular equation has no solution. Then c₁ is replaced by a number of the size of
+rounding error, and the step goes along the lowest eigenvector.
 """
 
 from typing import NamedTuple
@@ -17,18 +18,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cs231n_optax._lanes import any_lane, this_lane
+from cs231n_optax._batching import active_in_batch, any_in_batch
 
 MAX_ROUNDS = 50  # of Newton's method on the secular equation; three or four are usual
-TOLERANCE = 1e-3  # relative, by which a step may be longer than the radius
+TOLERANCE = 1e-3  # relative excess of ‖u‖ over the radius
 
 
 class BallStep(NamedTuple):
-    """Where a quadratic is least in a ball around 0.
+    """The minimum of a quadratic in a ball around 0.
 
     Attributes:
       u: (N,).
-      decrease: by how much it is less there than at 0, >= 0.
+      decrease: of the quadratic, from 0 to u; >= 0.
       length: ‖u‖.
     """
 
@@ -38,18 +39,15 @@ class BallStep(NamedTuple):
 
 
 def minimize_in_ball(eigenvalues: jax.Array, c: jax.Array, radius: jax.Array) -> BallStep:
-    """The minimum of a quadratic in a ball, whose radius is kept to 0.1 %.
+    """Minimise a quadratic in a ball, whose radius is kept to 0.1 %.
 
-    Newton's method on 1 / ‖u(μ)‖ = 1 / Δ: the left side is concave in μ, so from a μ that is too
-    small every round comes closer to the root, and none passes it.
+    Newton's method on the secular equation (algorithm 4.3). 1/‖u(μ)‖ is concave in μ, so from a μ
+    below the root every round comes closer to the root, and none passes it.
 
     Args:
       eigenvalues: λ, (N,); a negative λ₁ comes first.
       c: the gradient in the eigenbasis, (N,).
       radius: Δ > 0; infinite only if all eigenvalues are positive.
-
-    Returns:
-      The `BallStep`.
 
     Source:
       J. J. Moré and D. C. Sorensen, "Computing a trust region step", SIAM Journal on Scientific
@@ -59,36 +57,44 @@ def minimize_in_ball(eigenvalues: jax.Array, c: jax.Array, radius: jax.Array) ->
     if not len(c):
         zero = jnp.zeros((), c.dtype)
         return BallStep(c, zero, zero)
-    # In units in which neither λ nor c / Δ is above 1.
+    info = np.finfo(c.dtype)
+
+    # Choose units in which neither λ nor c / Δ is above 1.
     unit = jnp.maximum(jnp.max(jnp.abs(eigenvalues)), jnp.max(jnp.abs(c)) / radius)
-    unit = jnp.where(unit > 0, jnp.minimum(unit, np.finfo(c.dtype).max), 1)
+    unit = jnp.where(unit > 0, jnp.minimum(unit, info.max), 1)
     eigenvalues, c = eigenvalues / unit, c / unit
     lowest = jnp.min(eigenvalues)
     gap = eigenvalues - lowest
-    least = np.finfo(c.dtype).eps * (jnp.max(jnp.abs(c)) + radius)
-    pushed = jnp.where(c[0] < 0, -1, 1) * jnp.maximum(jnp.abs(c[0]), least)
-    c = jnp.where((jnp.arange(len(c)) == 0) & (lowest < 0), pushed, c)
-    share = c / radius
 
-    def length_at(height: jax.Array) -> jax.Array:
-        return jnp.linalg.norm(share / (gap + height))
+    # The hard case: make |c₁| at least as large as rounding error, if λ₁ < 0.
+    least = info.eps * (jnp.max(jnp.abs(c)) + radius)
+    perturbed = jnp.where(c[0] < 0, -1, 1) * jnp.maximum(jnp.abs(c[0]), least)
+    c = jnp.where((jnp.arange(len(c)) == 0) & (lowest < 0), perturbed, c)
+    c_over_radius = c / radius
 
-    def too_long(carry: tuple[jax.Array, ...]) -> jax.Array:
+    def relative_length(mu: jax.Array) -> jax.Array:
+        return jnp.linalg.norm(c_over_radius / (gap + mu))
+
+    def is_too_long(carry: tuple[jax.Array, ...]) -> jax.Array:
         _, length, rounds = carry
         return (length > 1 + TOLERANCE) & (rounds < MAX_ROUNDS)
 
-    def raise_height(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        height, length, rounds = carry
-        w = share / (gap + height)
-        higher = height + length**2 / jnp.sum(w * w / (gap + height)) * (length - 1)
-        height = jnp.where(this_lane(too_long(carry)), higher, height)
-        return height, length_at(height), rounds + 1
+    # A round of algorithm 4.3: μ ← μ + (‖u‖² / Σ uᵢ² / (λᵢ + σ)) (‖u‖ - Δ) / Δ.
+    def newton_round(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        mu, length, rounds = carry
+        u = c_over_radius / (gap + mu)
+        higher = mu + length**2 / jnp.sum(u * u / (gap + mu)) * (length - 1)
+        mu = jnp.where(active_in_batch(is_too_long(carry)), higher, mu)
+        return mu, relative_length(mu), rounds + 1
 
-    # No |cᵢ| / (gapᵢ + μ) may exceed Δ.
-    least_height = jnp.maximum(lowest, np.finfo(c.dtype).tiny)
-    height = jnp.maximum(jnp.max(jnp.abs(share) - gap), least_height)
-    start = (height, length_at(height), jnp.zeros((), jnp.int32))
-    height, _, _ = jax.lax.while_loop(lambda carry: any_lane(too_long(carry)), raise_height, start)
-    u = -c / (gap + height)
-    twice_decrease = jnp.sum(u * u * (gap + height + (height - lowest)))
+    # Start below the root: at the least μ with σ >= 0 and every |cᵢ| / (gapᵢ + μ) <= Δ.
+    mu = jnp.maximum(jnp.max(jnp.abs(c_over_radius) - gap), jnp.maximum(lowest, info.tiny))
+    start = (mu, relative_length(mu), jnp.zeros((), jnp.int32))
+    mu, _, _ = jax.lax.while_loop(
+        lambda carry: any_in_batch(is_too_long(carry)), newton_round, start
+    )
+
+    # With H u = -c - σ u: the decrease is ½ Σ uᵢ² (λᵢ + 2 σ), where λ + 2 σ = gap + μ + (μ - λ₁).
+    u = -c / (gap + mu)
+    twice_decrease = jnp.sum(u * u * (gap + mu + (mu - lowest)))
     return BallStep(u, unit * twice_decrease / 2, jnp.linalg.norm(u))

@@ -15,7 +15,6 @@ import numpy as np
 import optax
 
 from cs231n_optax import _checks, _tree
-from cs231n_optax._precision import is_inexact
 from cs231n_optax.training.fit import FitResult, Loss, fit
 
 
@@ -224,10 +223,10 @@ def _can_be_weights(numpy: Any, array: Any) -> Any:
 def _check_outputs(name: str, out: Any, x: Any) -> None:
     shape = getattr(out, "shape", None)
     size = len(jax.tree.leaves(x)[0])
-    if not shape or shape[0] != size or (name == "link" and not is_inexact(out)):
+    if not shape or shape[0] != size or (name == "link" and not _checks.is_inexact(out)):
         what = "a floating array" if name == "link" else "an array"
         raise TypeError(
-            f"{name} must return {what} with the {size} examples first, got {_tree.brief(out)}"
+            f"{name} must return {what} with the {size} examples first, got {_checks.brief(out)}"
         )
 
 

@@ -12,13 +12,12 @@ import optax
 from jax.core import Tracer
 
 from cs231n_optax import _checks, _tree
-from cs231n_optax._precision import refuse_others
-from cs231n_optax._trial import accepted, find_trial
 from cs231n_optax.averaging.accepted_points import (
     AcceptedPointsState,
     on_accepted_points,
     refuse_rejected_points,
 )
+from cs231n_optax.globalization.trial import accepted, find_trial
 
 Loss = Callable[[Any, Any], jax.Array]
 Callback = Callable[["FitHistory"], bool | None]
@@ -186,7 +185,7 @@ def fit(
     start = _start(params, tx, key, state)
     _check_averaging(start.opt_state, averaging)
     if state is not None:
-        _tree.check_state(start.opt_state, jax.eval_shape(tx.init, start.params))
+        _checks.state(start.opt_state, jax.eval_shape(tx.init, start.params))
     if batch_size is not None and start.key is None:
         raise ValueError("key is needed to shuffle the data: pass key=jax.random.key(seed)")
 
@@ -240,7 +239,7 @@ def _start(
     params: Any, tx: optax.GradientTransformation, key: jax.Array | None, state: FitState | None
 ) -> FitState:
     """A state that owns its buffers, so that they can be donated."""
-    refuse_others("parameter", params, "close over other arrays in the loss")
+    _checks.floating_tree("parameter", params, "close over other arrays in the loss")
     params = _checks.arrays("params", params)
     if state is None:
         if key is not None:

@@ -9,17 +9,16 @@ import numpy as np
 import optax
 
 from cs231n_optax import _checks, _tree
-from cs231n_optax._lanes import any_lane, in_one_kernel
-from cs231n_optax._precision import refuse_others
-from cs231n_optax._trial import (
+from cs231n_optax._batching import any_in_batch, fused_if
+from cs231n_optax.averaging.accepted_points import on_accepted_points, refuse_rejected_points
+from cs231n_optax.globalization.trial import (
     Status,
     Trial,
     always_accepting,
-    begin_again,
     find_trial,
+    reset_run,
     with_status,
 )
-from cs231n_optax.averaging.accepted_points import on_accepted_points, refuse_rejected_points
 from cs231n_optax.second_order.hessian import hvp
 
 RUNNING, CONVERGED, BUDGET, SADDLE = (
@@ -185,7 +184,7 @@ def minimize(
         raise TypeError(f"args must be a tuple, got {type(args).__name__}: args=(a,) for one")
     if not isinstance(budget, jax.Array):
         budget = min(budget, _checks.MAX_INT)
-    refuse_others("parameter", x0, "close over other arrays in fun")
+    _checks.floating_tree("parameter", x0, "close over other arrays in fun")
     x0, args = _checks.arrays("x0", x0), _checks.arrays("args", tuple(args))
 
     def checked(*xs: Any) -> Any:
@@ -231,8 +230,8 @@ def _solve(
         tx = on_accepted_points(tx, averaging)
     start = tx.init(x0)
     if state is not None:
-        _tree.check_state(state, start)
-        start = begin_again(state)
+        _checks.state(state, start)
+        start = reset_run(state)
 
     def value_and_aux(x: Any) -> tuple[jax.Array, Any]:
         out = fun(x, *inputs)
@@ -247,7 +246,7 @@ def _solve(
         limit = absolute + relative * unit
         tolerance = jnp.where(first, limit, old.tolerance)
         value_tolerance = jnp.where(first, GAIN * limit / unit, old.value_tolerance)
-        level = trial.gain <= value_tolerance * (1 + jnp.abs(trial.anchor_value))
+        level = trial.predicted_decrease <= value_tolerance * (1 + jnp.abs(trial.anchor_value))
         done = trial.accepted & trial.may_stop & (grad_norm <= tolerance) & level
         running = trial.status == RUNNING
         status = jnp.where(trial.saddle, SADDLE, CONVERGED)
@@ -275,12 +274,7 @@ def _solve(
             value_fn=lambda x: value_and_aux(jax.tree.map(_like, x, params))[0],
         )
         trial: Any = find_trial(opt_state)
-        new = in_one_kernel(
-            running,
-            account,
-            old,
-            trial._replace(anchor_params=None, anchor_grad=None),
-        )
+        new = fused_if(running, lambda: account(old, trial), otherwise=old)
         if callback is not None:
             progress = MinimizeProgress(
                 trial.num_evals,
@@ -297,7 +291,7 @@ def _solve(
         return optax.apply_updates(params, updates), opt_state, new, aux
 
     def running(carry: tuple[Any, ...]) -> jax.Array:
-        return any_lane(carry[2].status == RUNNING)
+        return any_in_batch(carry[2].status == RUNNING)
 
     no_aux = _tree.zeros_like(jax.eval_shape(value_and_aux, x0)[1]) if has_aux else None
     zero = jnp.zeros((), _tree.scalar_dtype(x0))
@@ -322,7 +316,7 @@ def _check_output(out: Any, has_aux: bool) -> None:
     if has_aux:
         if not isinstance(out, tuple | list) or len(out) != 2:
             raise TypeError(
-                f"with has_aux=True fun must return (value, aux), got {_tree.brief(out)}"
+                f"with has_aux=True fun must return (value, aux), got {_checks.brief(out)}"
             )
         out, aux = out
         _checks.arrays("aux", aux)

@@ -277,7 +277,7 @@ def _table(grid: Any) -> Table:
             raise ValueError(f"grid must have at least one value for each name, got {grid!r}")
         size = math.prod(len(axis) for axis in axes.values())
         num_bytes = size * sum(axis.itemsize for axis in axes.values())
-        _checks.fits(f"grid has {size:,} rows", num_bytes, "take some of them at random")
+        _checks.fits_in_memory(f"grid has {size:,} rows", num_bytes, "take some of them at random")
         mesh = np.meshgrid(*axes.values(), indexing="ij")
         return {name: column.reshape(-1) for name, column in zip(axes, mesh, strict=True)}
     if isinstance(grid, str) or not isinstance(grid, Iterable):

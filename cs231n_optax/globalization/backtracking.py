@@ -1,4 +1,4 @@
-"""The simplest line search: shorten the step until the value has decreased enough.
+"""Backtracking line search: shorten the step until the value has decreased enough.
 
 φ(t) <= φ(0) + c₁ t φ′(0)        sufficient decrease (Armijo)
 """
@@ -9,20 +9,20 @@ import jax
 import jax.numpy as jnp
 
 from cs231n_optax import _checks
-from cs231n_optax._judgement import Answer, noise_floor
-from cs231n_optax.line_search.search import Condition, Search
+from cs231n_optax.globalization.acceptance import Answer, noise_floor
+from cs231n_optax.globalization.search import Condition, Search, first_true
 
 
 class BacktrackingState(NamedTuple):
     """State of `backtracking`: scalars.
 
     Attributes:
-      step: t, to be tried next; after ACCEPT, the step accepted.
+      step: t, the next step to evaluate; after ACCEPT, the accepted step.
       answer: an `Answer`.
       condition: the `Condition` that the accepted step meets.
-      num_evals: steps heard of so far.
+      num_evals: number of steps evaluated.
       start_value, start_slope: φ(0) and φ′(0).
-      noise: values that differ by less are equal.
+      noise: differences of the value below this count as rounding error.
     """
 
     step: jax.Array
@@ -40,17 +40,18 @@ def backtracking(
     decrease: jax.typing.ArrayLike = 0.5,
     max_evals: int = 30,
 ) -> Search:
-    """A search that multiplies the step by a factor until Armijo's condition holds.
+    """Multiply the step by a factor until Armijo's condition holds.
 
-    A step where φ or φ′ is not finite is too long. Where φ(t) equals φ(0) to rounding, a step
-    is also accepted if the slope there is flatter and still downhill, as in `wolfe`
-    (APPROXIMATE_WOLFE). Nothing keeps the step from being too short, so quasi-Newton directions
-    are better served by `wolfe`.
+    A step where φ or φ′ is not finite is too long. Where φ(t) equals φ(0) up to rounding, a step
+    is also accepted if the slope there is less steep and still negative, as in `wolfe`
+    (APPROXIMATE_WOLFE). The accepted step may be too short for a quasi-Newton update: use `wolfe`
+    there.
 
     Args:
       c1: c₁ in [0, 1), a number or a scalar array (may be traced).
       decrease: the factor, in (0, 1), a number or a scalar array (may be traced).
-      max_evals: steps tried at most, >= 1, then FAIL. A Python integer.
+      max_evals: largest number of steps evaluated, >= 1; then the answer is FAIL. A Python
+        integer.
 
     Returns:
       A `Search`.
@@ -83,30 +84,39 @@ def backtracking(
     ) -> BacktrackingState:
         dtype = jnp.result_type(value, slope, step, float)
         value, slope, step = (jnp.asarray(x, dtype) for x in (value, slope, step))
-        none = jnp.zeros_like(step, dtype=jnp.int32)
-        return BacktrackingState(step, none, none, none, value, slope, noise_floor(value, noise))
+        zero = jnp.zeros_like(step, dtype=jnp.int32)
+        return BacktrackingState(
+            step=step,
+            answer=zero,
+            condition=zero,
+            num_evals=zero,
+            start_value=value,
+            start_slope=slope,
+            noise=noise_floor(value, noise),
+        )
 
     def step(state: BacktrackingState, value: jax.Array, slope: jax.Array) -> BacktrackingState:
         t = state.step
-        finite = jnp.isfinite(value) & jnp.isfinite(slope)
-        moved = (value != state.start_value) | (slope != state.start_slope)
-        exact = (
-            finite
-            & moved
-            & (value <= state.start_value + jnp.asarray(c1, t.dtype) * t * state.start_slope)
-        )
-        flat = (slope >= state.start_slope) & (slope <= 0)
-        approximate = finite & moved & (value <= state.start_value + state.noise) & flat
         num_evals = state.num_evals + 1
-        done = ~moved | (num_evals >= max_evals)
-        fail = jnp.where(done, jnp.int32(Answer.FAIL), jnp.int32(Answer.TRY))
-        kind = jnp.where(
-            approximate, jnp.int32(Condition.APPROXIMATE_WOLFE), jnp.int32(Condition.NONE)
-        )
+        changed = (value != state.start_value) | (slope != state.start_slope)
+        usable = changed & jnp.isfinite(value) & jnp.isfinite(slope)
+
+        # Sufficient decrease, or a level value with a slope between φ′(0) and 0.
+        bound = state.start_value + jnp.asarray(c1, t.dtype) * t * state.start_slope
+        exact = usable & (value <= bound)
+        less_steep = (slope >= state.start_slope) & (slope <= 0)
+        approximate = usable & (value <= state.start_value + state.noise) & less_steep
+        accept = exact | approximate
+
+        fail = ~changed | (num_evals >= max_evals)
         return state._replace(
-            step=jnp.where(exact | approximate, t, t * jnp.asarray(decrease, t.dtype)),
-            answer=jnp.where(exact | approximate, jnp.int32(Answer.ACCEPT), fail),
-            condition=jnp.where(exact, jnp.int32(Condition.ARMIJO), kind),
+            step=jnp.where(accept, t, t * jnp.asarray(decrease, t.dtype)),
+            answer=first_true((accept, Answer.ACCEPT), (fail, Answer.FAIL), default=Answer.TRY),
+            condition=first_true(
+                (exact, Condition.ARMIJO),
+                (approximate, Condition.APPROXIMATE_WOLFE),
+                default=Condition.NONE,
+            ),
             num_evals=num_evals,
         )
 

@@ -1,0 +1,65 @@
+"""Conditionals under `jax.vmap`, and small functions compiled into one kernel.
+
+Under vmap a `jax.lax.cond` whose flag differs between batch elements computes both branches and
+selects, and a `jax.lax.while_loop` selects its whole carry in every round. With the flag
+``any_in_batch(flag)``, which is one bool for the whole batch, a cond stays a cond, skipped if no
+element needs it, and a loop only loops. Inside, ``active_in_batch(flag)`` tells which elements
+need the result. Outside of any vmap it is the constant True, so that a select by it is free.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+
+from cs231n_optax import _tree
+
+
+@custom_vmap
+def any_in_batch(flag: jax.Array) -> jax.Array:
+    """Whether a flag is set for any element of the surrounding batches; a bool scalar."""
+    return flag
+
+
+@any_in_batch.def_vmap
+def _any_in_batch_vmapped(axis_size: int, in_batched: list[bool], flag: jax.Array) -> tuple:
+    del axis_size, in_batched
+    return any_in_batch(jnp.any(flag, axis=0)), False
+
+
+@custom_vmap
+def active_in_batch(flag: jax.Array) -> jax.Array:
+    """This element's flag, given that `any_in_batch` of it holds: True outside of any batch."""
+    return jnp.ones_like(flag)
+
+
+@active_in_batch.def_vmap
+def _active_in_batch_vmapped(axis_size: int, in_batched: list[bool], flag: jax.Array) -> tuple:
+    del axis_size, in_batched
+    return flag, True
+
+
+def fused_if(flag: jax.Array, function: Callable[[], Any], otherwise: Any = None) -> Any:
+    """``function()`` if a flag holds, else ``otherwise``: a `jax.lax.cond`, in one kernel.
+
+    This is an optimisation for functions of a few scalars. XLA for CPU compiles a loop over less
+    than a kilobyte into one function, but starts a kernel for each result of a cond or a select.
+    Written as a loop of one round or none, the scalar work of a line search takes an order of
+    magnitude less time.
+
+    Args:
+      flag: bool scalar.
+      function: from nothing to a tree of scalars. It closes over its inputs.
+      otherwise: a tree like the function's result; zeros by default.
+    """
+    if otherwise is None:
+        otherwise = _tree.zeros_like(jax.eval_shape(function))
+
+    def body(carry: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
+        result, _ = carry
+        result = _tree.select(active_in_batch(flag), function(), result)
+        return result, jnp.zeros((), bool)
+
+    return jax.lax.while_loop(lambda carry: carry[1], body, (otherwise, any_in_batch(flag)))[0]

@@ -1,0 +1,238 @@
+"""Decide whether a trial point is accepted; shared by line searches and trust regions.
+
+A line search or a trust region answers whether its own conditions hold at the trial point. From
+that answer `decide` derives the next anchor and the status of the run: convergence, a stall in
+rounding noise, failure.
+"""
+
+import enum
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from cs231n_optax import _checks, _tree
+from cs231n_optax._batching import fused_if
+from cs231n_optax.globalization.trial import (
+    CONVERGED,
+    FAILED,
+    MISPLACED,
+    RUNNING,
+    SADDLE,
+    STALLED,
+    Progress,
+    Trial,
+    scalars_of,
+)
+
+MAX_REISSUES = 4  # of a trial that the parameters did not reach
+MAX_ULPS = 8  # by which the parameters may miss the trial point
+PATIENCE = 20  # accepted steps without a new best value or gradient
+NOISE = 10  # rises up to NOISE · ε |f(x₀)| may be rounding noise, see `noise`
+
+
+class Answer(enum.IntEnum):
+    """The answer of a line search or trust region about its last trial."""
+
+    TRY = 0  # rejected; the search goes on
+    ACCEPT = 1
+    FAIL = 2  # rejected; the search has given up
+
+
+class Evaluation(NamedTuple):
+    """The input of one update, checked.
+
+    Attributes:
+      params: the point, the tree of the parameters.
+      grads: the gradient there.
+      value: scalar, the objective there.
+      grad_norm: scalar, the largest |element| of the gradient.
+      at_trial_point: bool scalar, whether ``params`` is the trial point of the last update.
+    """
+
+    params: optax.Params
+    grads: optax.Updates
+    value: jax.Array
+    grad_norm: jax.Array
+    at_trial_point: jax.Array
+
+
+class Decision(NamedTuple):
+    """What follows from a trial.
+
+    Attributes:
+      accept: bool scalar, the trial point is the new anchor.
+      restart: bool scalar, the search has failed for the first time at this anchor: search along
+        steepest descent from it.
+      trial: the next `Trial` record.
+    """
+
+    accept: jax.Array
+    restart: jax.Array
+    trial: Trial
+
+    @property
+    def needs_direction(self) -> jax.Array:
+        """Whether a new direction is needed."""
+        return self.accept | self.restart
+
+
+def check_evaluation(
+    method: str, grads: Any, params: Any, value: Any, *, trial: Trial, displacement: Any
+) -> Evaluation:
+    """Check the input of an update.
+
+    Args:
+      method: a name for error messages.
+      grads: as given to ``update``.
+      params: as given to ``update``.
+      value: as given to ``update``.
+      trial: the record of the last update.
+      displacement: the trial point minus the anchor, the tree of the parameters.
+    """
+    anchor = trial.anchor_params
+    grads, params, value = _checks.trial_evaluation(method, grads, params, value, anchor=anchor)
+    at_trial_point = (trial.num_evals == 0) | _is_at(params, anchor, displacement)
+    return Evaluation(
+        params=params,
+        grads=grads,
+        value=_tree.cast(value, _tree.scalar_dtype(anchor)),
+        grad_norm=_tree.max_abs(grads),
+        at_trial_point=at_trial_point,
+    )
+
+
+def _is_at(params: Any, anchor: Any, displacement: Any) -> jax.Array:
+    """Whether params = anchor + displacement, up to the rounding of the additions in the loop."""
+
+    def leaf(x: jax.Array, a: jax.Array, d: jax.Array) -> jax.Array:
+        tolerance = MAX_ULPS * np.finfo(x.dtype).eps * (jnp.abs(a) + jnp.abs(d))
+        return jnp.all(jnp.abs(x - (a + d)) <= tolerance)
+
+    return _tree.every(leaf, params, anchor, displacement)
+
+
+def decide(
+    old: Trial,
+    evaluation: Evaluation,
+    answer: jax.Array,
+    *,
+    may_restart: bool,
+    model_is_finite: jax.typing.ArrayLike = True,
+) -> Decision:
+    """Accept or reject a trial point, and update the record.
+
+    Args:
+      old: the record before this evaluation. ``may_stop`` and ``saddle`` describe the new point.
+      evaluation: at the trial point.
+      answer: an `Answer`. At the first point, which no search has chosen, it is not used.
+      may_restart: whether the search restarts after its first failure at an anchor.
+      model_is_finite: bool scalar, whether the first point is usable apart from value and gradient.
+    """
+    running, scalars = old.status == RUNNING, scalars_of(old)
+    new = fused_if(
+        running,
+        lambda: _next_scalars(
+            scalars,
+            evaluation,
+            answer,
+            may_restart=may_restart,
+            model_is_finite=model_is_finite,
+        ),
+        otherwise=scalars,
+    )
+    accept = running & new.accepted
+    # The first point becomes the anchor even if it is not finite.
+    moves = accept | (running & (old.num_evals == 0))
+    trial = new._replace(
+        anchor_params=_tree.select(moves, evaluation.params, old.anchor_params),
+        anchor_grad=_tree.select(moves, evaluation.grads, old.anchor_grad),
+    )
+    restart = new.progress.restarted & ~old.progress.restarted
+    return Decision(accept, restart, trial)
+
+
+def _next_scalars(
+    old: Trial,
+    evaluation: Evaluation,
+    answer: jax.Array,
+    *,
+    may_restart: bool,
+    model_is_finite: jax.typing.ArrayLike,
+) -> Trial:
+    """The scalars of the record after an answer."""
+    first, before = old.num_evals == 0, old.progress
+    value, grad_norm = evaluation.value, evaluation.grad_norm
+    at_trial_point = evaluation.at_trial_point
+
+    # No search has chosen the first point. It is accepted if it is finite.
+    is_finite = model_is_finite & jnp.isfinite(value) & jnp.isfinite(grad_norm)
+    accept = jnp.where(first, is_finite, answer == Answer.ACCEPT)
+    failed = jnp.where(first, ~is_finite, answer == Answer.FAIL)
+
+    # If the parameters did not reach the trial point, their value says nothing about it.
+    accept &= at_trial_point
+    failed &= at_trial_point
+    reissues = jnp.where(at_trial_point, 0, before.reissues + 1)
+
+    # The first failure at an anchor restarts the search there, the second one is final.
+    restart = failed & ~first & ~before.restarted if may_restart else jnp.zeros_like(failed)
+    restarted = jnp.where(accept, False, before.restarted | restart)
+
+    # Accepted steps that improve neither the best value nor the best gradient are idle.
+    improved = first | (value < before.best_value) | (grad_norm < before.best_grad_norm)
+    better = accept & improved
+    idle_steps = jnp.where(better, 0, before.idle_steps + accept.astype(jnp.int32))
+
+    # The status. A later condition overrides an earlier one.
+    converged = accept & (grad_norm == 0) & old.may_stop
+    status = jnp.where(converged, jnp.where(old.saddle, SADDLE, CONVERGED), old.status)
+    status = jnp.where(idle_steps >= PATIENCE, STALLED, status)
+    change = jnp.abs(value - old.anchor_value)
+    level = ~first & (change <= noise_floor(old.anchor_value, noise(before)))
+    status = jnp.where(failed & ~restart, jnp.where(level, STALLED, FAILED), status)
+    status = jnp.where(reissues > MAX_REISSUES, MISPLACED, status)
+
+    # The noise allowance: the last decrease, halved at every accepted step since.
+    decrease = jnp.where(accept & ~first, old.anchor_value - value, 0)
+    allowance = jnp.maximum(decrease, before.noise_allowance / 2)
+
+    def least(new: jax.Array, old: jax.Array) -> jax.Array:
+        return jnp.where(better, jnp.where(first, new, jnp.minimum(new, old)), old)
+
+    num_evals: Any = optax.safe_increment(old.num_evals)
+    return old._replace(
+        anchor_value=jnp.where(accept | first, value, old.anchor_value),
+        grad_norm=jnp.where(accept | first, grad_norm, old.grad_norm),
+        accepted=accept,
+        status=status,
+        num_evals=num_evals,
+        progress=Progress(
+            has_stepped=before.has_stepped | (accept & (grad_norm > 0)),
+            restarted=restarted,
+            reissues=reissues,
+            idle_steps=idle_steps,
+            start_value=jnp.where(first, jnp.abs(value), before.start_value),
+            noise_allowance=jnp.where(accept, allowance, before.noise_allowance),
+            best_value=least(value, before.best_value),
+            best_grad_norm=least(grad_norm, before.best_grad_norm),
+        ),
+    )
+
+
+def noise(progress: Progress) -> jax.Array:
+    """How far the value may rise by rounding.
+
+    The rounding error of f is relative to the largest terms that it sums, which may be as large
+    as |f(x₀)|. So rises up to 10 ε |f(x₀)| may be noise. The noise allowance keeps the sum of all
+    rises since the last decrease below twice that decrease.
+    """
+    eps = np.finfo(progress.noise_allowance.dtype).eps
+    return jnp.minimum(NOISE * eps * progress.start_value, progress.noise_allowance)
+
+
+def noise_floor(value: jax.Array, noise: Any) -> jax.Array:
+    """Differences from ``value`` below this count as rounding error: at least 2 ε |value|."""
+    return jnp.maximum(2 * np.finfo(value.dtype).eps * jnp.abs(value), noise)

@@ -1,0 +1,278 @@
+"""A line search for any direction, with one evaluation an update.
+
+Each update takes the value and gradient at the trial point and accepts or rejects it. If it is
+accepted, it becomes the anchor, the direction gives a new line from there, and the update moves to
+the first trial on that line. If not, the update moves to the next trial on the same line.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from cs231n_optax import _checks, _tree
+from cs231n_optax._batching import fused_if
+from cs231n_optax.globalization.acceptance import (
+    Decision,
+    Evaluation,
+    check_evaluation,
+    decide,
+    noise,
+)
+from cs231n_optax.globalization.search import Search
+from cs231n_optax.globalization.trial import RUNNING, Trial, first_trial
+from cs231n_optax.globalization.wolfe import wolfe
+
+METHOD = "a line search"
+
+
+class LineSearchState(NamedTuple):
+    """State of `with_line_search`.
+
+    Attributes:
+      trial: the `Trial` record; its anchor is the last accepted point.
+      direction_state: the state of the direction.
+      direction: d, the line from the anchor, the tree of the parameters. The current trial point is
+        anchor + search_state.step · d.
+      search_state: the state of the search along it.
+    """
+
+    trial: Trial
+    direction_state: optax.OptState
+    direction: optax.Updates
+    search_state: Any
+
+
+class Line(NamedTuple):
+    """A line from the anchor.
+
+    Attributes:
+      direction: d, the tree of the parameters.
+      direction_state: the state of the direction.
+      is_steepest: bool scalar, whether d is steepest descent, scaled to a largest element of 1.
+    """
+
+    direction: optax.Updates
+    direction_state: optax.OptState
+    is_steepest: jax.Array
+
+
+def with_line_search(
+    direction: optax.GradientTransformation,
+    search: Search = wolfe(),  # noqa: B008
+    *,
+    unit_step: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Add a line search to a direction, in the ordinary Optax loop.
+
+        x ← x - t u,        u from the direction, t > 0 from the search
+
+    ``update(grads, state, params, value=...)`` takes the value and the gradient at ``params``,
+    which the loop has just computed. It needs no objective and has no inner loop. The parameters
+    of the loop are a trial point, which may be rejected. `accepted_params` gives the last accepted
+    point, `accepted` tells whether the last update accepted its point, and `status` is one of
+
+    - RUNNING;
+    - CONVERGED: a gradient was exactly zero (`minimize` also sets it, by its tolerance);
+    - STALLED: a search along steepest descent has failed too, with values equal to the anchor's
+      up to rounding; or 20 accepted steps in a row improved neither the best value nor the best
+      gradient;
+    - FAILED: the first value was not finite, or both searches failed for another reason;
+    - MISPLACED: five times in a row the parameters given to ``update`` were not where the last
+      update sent them, because something after this transformation changes the updates.
+
+    All but RUNNING are final: the parameters return to the last accepted point and stay there.
+
+    A point where the value or slope is not finite is rejected, and the step shrinks. A direction
+    that is not a descent direction is replaced by steepest descent. When a search fails, the
+    direction's state is reset, and steepest descent is searched from the same anchor.
+
+    Args:
+      direction: a transformation from gradients to a direction of ascent, as Optax's
+        ``scale_by_*``: ``optax.identity()`` for gradient descent, `scale_by_lbfgs`,
+        `scale_by_bfgs`. What shapes the gradient (clipping, weight decay) goes in here or into
+        the loss. It is updated at accepted points only. If its state has ``handles_accept``, it
+        takes the keywords ``accept`` and ``restart``, bool scalars.
+      search: `wolfe` or `backtracking`.
+      unit_step: whether the direction is scaled, as the directions of Newton's and quasi-Newton
+        methods are. Then each search tries t = 1 first. Otherwise the first trial is the step that
+        would repeat the last decrease of a linear function.
+
+    Returns:
+      A transformation from gradients to the step to be added to the parameters. Nothing may
+      change the updates after it, and a mini-batch has to stay the same until `accepted` is
+      True. Memory: three times the parameters, and the direction's.
+
+    Raises:
+      TypeError: for an argument of another type; from ``init``, if a parameter is narrower than
+        float32 or not floating; from ``update``, if ``value`` is missing or not a real scalar.
+      ValueError: from ``update``, if ``params`` are missing, or trees, shapes or dtypes differ from
+        those given to ``init``.
+
+    Example:
+      >>> import cs231n_optax, jax, jax.numpy as jnp, numpy as np, optax
+      >>> def loss(x): return jnp.sum((x - 3.0) ** 2 * jnp.array([1.0, 10.0]))
+      >>> tx = cs231n_optax.with_line_search(optax.identity())
+      >>> params = jnp.zeros(2)
+      >>> state = tx.init(params)
+      >>> for _ in range(40):
+      ...     value, grads = jax.value_and_grad(loss)(params)
+      ...     updates, state = tx.update(grads, state, params, value=value)
+      ...     params = optax.apply_updates(params, updates)
+      >>> print(np.asarray(cs231n_optax.accepted_params(state)).round(2))
+      [3. 3.]
+
+    Source:
+      Lecture 7-1-9 and 7-1-10. J. Nocedal and S. Wright, "Numerical Optimization", 2nd ed., 2006,
+      chapter 3. Reverse communication: B. M. Averick and J. J. Moré, "User guide for the MINPACK-2
+      test problem collection", 1991.
+
+    Differs from:
+      ``optax.lbfgs`` and ``optax.scale_by_zoom_linesearch``, whose ``update`` evaluates the
+      objective itself, as often as the search needs it. Under vmap all batch elements then wait
+      for the slowest search. Loops written for them run unchanged: the keywords ``grad`` and
+      ``value_fn`` are passed on to the direction.
+    """
+    inner = optax.with_extra_args_support(_checks.transformation("direction", direction))
+    _checks.instance("search", search, Search, "wolfe(...) or backtracking(...)")
+    unit_step = _checks.static_bool("unit_step", unit_step)
+
+    def init(params: optax.Params) -> LineSearchState:
+        _checks.trial_params(METHOD, params)
+        zero = jnp.zeros((), _tree.scalar_dtype(params))
+        state = LineSearchState(
+            trial=first_trial(params),
+            direction_state=inner.init(params),
+            direction=_tree.zeros_like(params),
+            search_state=search.init(zero, zero, zero),
+        )
+        return jax.tree.map(jnp.copy, state)  # no two fields share a buffer
+
+    def update(
+        updates: optax.Updates,
+        state: Any,
+        params: optax.Params | None = None,
+        *,
+        value: Any = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, LineSearchState]:
+        # 1. Check the input: the value and gradient at the trial point.
+        old = state.trial
+        displacement = _tree.scale(state.search_state.step, state.direction)
+        evaluation = check_evaluation(
+            METHOD, updates, params, value, trial=old, displacement=displacement
+        )
+        # 2. Accept or reject the point, by the conditions of the search.
+        search_state = _advance_search(search, state, evaluation)
+        decision = decide(old, evaluation, search_state.answer, may_restart=True)
+        # 3. Turn to a new direction from a new anchor, or keep the line.
+        line = _turn(inner, state, decision, extra_args)
+        # 4. Propose the next trial: the first on a new line, or the next on the old one.
+        search_state = _propose(search, search_state, decision, line, old=old, unit_step=unit_step)
+        steps = _step_to_trial(decision.trial, line.direction, search_state.step, evaluation.params)
+        return steps, LineSearchState(
+            trial=decision.trial,
+            direction_state=line.direction_state,
+            direction=line.direction,
+            search_state=search_state,
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _advance_search(search: Search, state: LineSearchState, evaluation: Evaluation) -> Any:
+    """The search after the evaluation at its step."""
+    slope = _tree.vdot(evaluation.grads, state.direction)
+    return fused_if(
+        (state.trial.status == RUNNING) & evaluation.at_trial_point,
+        lambda: search.step(state.search_state, evaluation.value, slope),
+        otherwise=state.search_state,
+    )
+
+
+def _turn(
+    inner: optax.GradientTransformationExtraArgs,
+    state: LineSearchState,
+    decision: Decision,
+    extra_args: dict[str, Any],
+) -> Line:
+    """The line to search next: a new one if the decision needs a direction, else the old one."""
+    trial, restart = decision.trial, decision.restart
+
+    # Update the direction. A restart resets its state first.
+    direction_state = _tree.select(~restart, state.direction_state, inner.init(trial.anchor_params))
+    ascent, new_direction_state = inner.update(
+        trial.anchor_grad,
+        direction_state,
+        trial.anchor_params,
+        value=trial.anchor_value,
+        accept=decision.accept,
+        restart=restart,
+        **extra_args,
+    )
+
+    # Steepest descent is searched at the start, after a failure, and instead of a direction that
+    # is not a descent direction. It is scaled to a largest element of 1.
+    slope = _tree.vdot(trial.anchor_grad, ascent)
+    is_start = ~state.trial.progress.has_stepped
+    is_steepest = is_start | restart | ~((slope > 0) & jnp.isfinite(slope))
+    scale = -1 / jnp.maximum(trial.grad_norm, _checks.SMALLEST_NORMAL)
+
+    def leaf(g: jax.Array, u: jax.Array, d: jax.Array) -> jax.Array:
+        new = jnp.where(is_steepest, g * _tree.cast(scale, g.dtype), -u)
+        return jnp.where(decision.needs_direction, new, d)
+
+    return Line(
+        direction=jax.tree.map(leaf, trial.anchor_grad, ascent, state.direction),
+        direction_state=_tree.select(
+            decision.needs_direction, new_direction_state, direction_state
+        ),
+        is_steepest=is_steepest,
+    )
+
+
+def _propose(
+    search: Search,
+    search_state: Any,
+    decision: Decision,
+    line: Line,
+    *,
+    old: Trial,
+    unit_step: bool,
+) -> Any:
+    """The search with its next step: restarted on a new line, or as it is."""
+    trial = decision.trial
+    slope = _tree.vdot(trial.anchor_grad, line.direction)
+    # A trial point farther away than √max could not be left again by adding an update.
+    max_step = np.sqrt(np.finfo(slope.dtype).max) / jnp.maximum(_tree.max_abs(line.direction), 1)
+
+    def start_search() -> Any:
+        # Along scaled steepest descent the first step moves by ‖g‖∞ / ‖g‖₂ in the largest element,
+        # and by ‖g‖∞ at most after a failure.
+        descent = jnp.maximum(-slope, _checks.SMALLEST_NORMAL)
+        step = jnp.sqrt(trial.grad_norm / descent)
+        step = jnp.where(decision.restart, jnp.minimum(trial.grad_norm, step), step)
+        if unit_step:
+            step = jnp.where(line.is_steepest, step, 1)
+        else:
+            # Nocedal and Wright, eq. 3.60, with a factor of 1.01.
+            decrease = jnp.where(old.num_evals == 0, 0, old.anchor_value - trial.anchor_value)
+            step = jnp.where(decrease > 0, 2.02 * decrease / descent, step)
+        step = jnp.minimum(step, max_step)
+        return search.init(trial.anchor_value, slope, step, noise(trial.progress))
+
+    search_state = fused_if(decision.needs_direction, start_search, otherwise=search_state)
+    return search_state._replace(step=jnp.minimum(search_state.step, max_step))
+
+
+def _step_to_trial(trial: Trial, direction: Any, step: jax.Array, params: Any) -> optax.Updates:
+    """The update from ``params`` to the trial point, or to the anchor of a run that has ended."""
+    step = jnp.where(trial.status == RUNNING, step, 0)
+    return jax.tree.map(
+        lambda a, d, x: a + _tree.cast(step, d.dtype) * d - x,
+        trial.anchor_params,
+        direction,
+        params,
+    )

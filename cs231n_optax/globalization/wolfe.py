@@ -1,0 +1,201 @@
+"""A line search for the Wolfe conditions, by bracketing and cubic interpolation.
+
+φ(t) <= φ(0) + c₁ t φ′(0)        sufficient decrease (Armijo), eq. 3.6a
+φ′(t) >= c₂ φ′(0)                curvature, weak, eq. 3.6b
+|φ′(t)| <= c₂ |φ′(0)|            curvature, strong, eq. 3.7b
+
+Equations and algorithms are those of Nocedal and Wright (2006).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cs231n_optax import _checks, _tree
+from cs231n_optax.globalization.acceptance import Answer, noise_floor
+from cs231n_optax.globalization.search import (
+    Condition,
+    LinePoint,
+    Search,
+    cubic_minimum,
+    first_true,
+)
+
+GROWTH = (1.1, 10.0)  # bounds on the growth of the step while there is no bracket
+MARGIN = 0.1  # a trial keeps this fraction of the bracket away from both ends
+POOR_SHRINK = 0.66  # a bracket that keeps a larger fraction of its width was shrunk poorly
+DELTA = 0.1  # Hager and Zhang's δ, of the approximate conditions
+
+
+class WolfeState(NamedTuple):
+    """State of `wolfe`: scalars of the value's dtype, and four integers.
+
+    Attributes:
+      step: t, the next step to evaluate; after ACCEPT, the accepted step.
+      answer: an `Answer`.
+      condition: the `Condition` that the accepted step meets.
+      num_evals: number of steps evaluated.
+      poor_shrinks: number of poor shrinks of the bracket since it was last bisected.
+      start: the point t = 0.
+      noise: differences of the value below this count as rounding error.
+      low: the longest step known to be too short; at first, t = 0.
+      high: the shortest step known to be too long; its step is infinite while there is none.
+    """
+
+    step: jax.Array
+    answer: jax.Array
+    condition: jax.Array
+    num_evals: jax.Array
+    poor_shrinks: jax.Array
+    start: LinePoint
+    noise: jax.Array
+    low: LinePoint
+    high: LinePoint
+
+
+def wolfe(
+    *,
+    c1: jax.typing.ArrayLike = 1e-4,
+    c2: jax.typing.ArrayLike = 0.7,
+    strong: bool = False,
+    max_evals: int = 20,
+) -> Search:
+    """Search for a step that meets the Wolfe conditions, or the approximate ones.
+
+    While no step is known to be too long, the step grows 1.1 to 10 times, to the minimum of the
+    cubic through the last two points. Then there is a bracket of a step that is too short and one
+    that is too long. The next step is the minimum of the cubic through both ends, at least a tenth
+    of the width away from either. A step where φ or φ′ is not finite is too long, and the next
+    step lies a tenth of the way from the short end.
+
+    If there is a bracket, the last of ``max_evals`` steps needs to meet Armijo's condition only.
+    Otherwise the search fails. It also fails when the bracket has closed: φ and φ′ no longer
+    change, or its width is 2 ε of the step.
+
+    Args:
+      c1: c₁ in [0, 1), a number or a scalar array (may be traced).
+      c2: c₂ in [0, 1), usually above c₁, a number or a scalar array (may be traced). A smaller
+        value makes the search more exact.
+      strong: whether the curvature condition is the strong one.
+      max_evals: largest number of steps evaluated, >= 1. A Python integer.
+
+    Returns:
+      A `Search`, for `with_line_search` or for any φ.
+
+    Raises:
+      ValueError: if a Python ``c1`` or ``c2`` is outside [0, 1), or ``max_evals`` < 1.
+      TypeError: if an argument is of another type.
+
+    Example:
+      >>> import cs231n_optax, jax, jax.numpy as jnp
+      >>> search = cs231n_optax.wolfe(c2=0.1, strong=True)
+      >>> phi = jax.value_and_grad(lambda t: (t - 3.0) ** 4)
+      >>> state = search.init(*phi(0.0), jnp.array(1.0))
+      >>> while state.answer == 0:
+      ...     state = search.step(state, *phi(state.step))
+      >>> print(f"{state.step:.3f}", state.num_evals)
+      3.031 4
+
+    Source:
+      J. Nocedal and S. Wright, "Numerical Optimization", 2nd ed., 2006, algorithms 3.5 and 3.6;
+      J. J. Moré and D. J. Thuente, ACM Transactions on Mathematical Software 20, 1994 (the
+      safeguards of the bracket); W. W. Hager and H. Zhang, SIAM Journal on Optimization 16, 2005
+      (the approximate conditions).
+
+    Differs from:
+      ``optax.scale_by_zoom_linesearch`` and SciPy, which search for the strong conditions with
+      c₂ = 0.9. Over all the benchmark's problems the weak ones with 0.7 took fewer evaluations.
+    """
+    c1 = _checks.decay_rate("c1", c1)
+    c2 = _checks.decay_rate("c2", c2)
+    strong = _checks.static_bool("strong", strong)
+    max_evals = min(_checks.static_int("max_evals", max_evals, at_least=1), _checks.MAX_INT)
+
+    def init(
+        value: jax.Array, slope: jax.Array, step: jax.Array, noise: jax.typing.ArrayLike = 0.0
+    ) -> WolfeState:
+        dtype = jnp.result_type(value, slope, step, float)
+        value, slope, step = (jnp.asarray(x, dtype) for x in (value, slope, step))
+        zero, zero_int = jnp.zeros_like(step), jnp.zeros_like(step, dtype=jnp.int32)
+        start = LinePoint(zero, value, slope)
+        return WolfeState(
+            step=step,
+            answer=zero_int,
+            condition=zero_int,
+            num_evals=zero_int,
+            poor_shrinks=zero_int,
+            start=start,
+            noise=noise_floor(value, noise),
+            low=start,
+            high=LinePoint(jnp.full_like(step, jnp.inf), zero, zero),
+        )
+
+    def step(state: WolfeState, value: jax.Array, slope: jax.Array) -> WolfeState:
+        t, start = state.step, state.start
+        trial = LinePoint(t, value, slope)
+        num_evals = state.num_evals + 1
+        last = num_evals >= max_evals
+
+        # The Wolfe conditions, eq. 3.6, or the strong ones, eq. 3.7.
+        is_finite = jnp.isfinite(value) & jnp.isfinite(slope)
+        decrease = value <= start.value + t * (jnp.asarray(c1, t.dtype) * start.slope)
+        steepest = jnp.asarray(c2, t.dtype) * start.slope
+        curvature = slope >= steepest
+        if strong:
+            curvature &= slope <= -steepest
+        exact = is_finite & decrease & curvature
+
+        # Hager and Zhang's approximate conditions (T2 in their section 4).
+        level = value <= start.value + state.noise
+        flat = slope <= (2 * DELTA - 1) * start.slope
+        approximate = is_finite & level & curvature & flat
+
+        # Move one end of the bracket to t. The step is too short if the value has decreased and
+        # still does, and too long otherwise (algorithm 3.6, for the weak curvature condition).
+        too_short = is_finite & (decrease | level) & (slope < 0)
+        low = _tree.select(too_short, trial, state.low)
+        high = _tree.select(too_short, state.high, trial)
+        bracketed = jnp.isfinite(high.step)
+
+        # The last step only needs a sufficient decrease.
+        accept = exact | approximate | (last & bracketed & is_finite & decrease)
+
+        # Without a bracket: extrapolate (the interpolation step of algorithm 3.5).
+        minimum = cubic_minimum(_tree.select(bracketed, high, state.low), low)
+        longer = jnp.clip(jnp.where(minimum > t, minimum, jnp.inf), GROWTH[0] * t, GROWTH[1] * t)
+
+        # In a bracket: interpolate. After two poor shrinks bisect, as Moré and Thuente do.
+        width = high.step - low.step
+        poor = bracketed & (width > POOR_SHRINK * (state.high.step - state.low.step))
+        poor_shrinks = state.poor_shrinks + poor.astype(jnp.int32)
+        bisect = (poor_shrinks >= 2) | ~jnp.isfinite(minimum)
+        offset = jnp.where(bisect, 0.5 * width, minimum - low.step)
+        offset = jnp.where(jnp.isfinite(high.value + high.slope), offset, 0)
+        inside = low.step + jnp.clip(offset, MARGIN * width, (1 - MARGIN) * width)
+
+        # Fail if nothing changes any more, or if this was the last step.
+        unchanged = (value == state.low.value) & (slope == state.low.slope)
+        narrow = bracketed & (width <= 2 * np.finfo(t.dtype).eps * high.step)
+        closed = narrow | (unchanged & (bracketed | (num_evals == 1)))
+        fail = closed | last
+
+        return WolfeState(
+            step=jnp.where(accept, t, jnp.where(bracketed, inside, longer)),
+            answer=first_true((accept, Answer.ACCEPT), (fail, Answer.FAIL), default=Answer.TRY),
+            condition=first_true(
+                (exact, Condition.WOLFE),
+                (approximate, Condition.APPROXIMATE_WOLFE),
+                (accept, Condition.ARMIJO),
+                default=Condition.NONE,
+            ),
+            num_evals=num_evals,
+            poor_shrinks=jnp.where(poor_shrinks >= 2, 0, poor_shrinks),
+            start=start,
+            noise=state.noise,
+            low=low,
+            high=high,
+        )
+
+    return Search(init, step)
