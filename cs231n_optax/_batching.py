@@ -41,25 +41,28 @@ def _active_in_batch_vmapped(axis_size: int, in_batched: list[bool], flag: jax.A
     return flag, True
 
 
-def fused_if(flag: jax.Array, function: Callable[[], Any], otherwise: Any = None) -> Any:
-    """``function()`` if a flag holds, else ``otherwise``: a `jax.lax.cond`, in one kernel.
+def fused_if(
+    flag: jax.Array, function: Callable[[Any], tuple[Any, Any]], record: Any
+) -> tuple[Any, Any]:
+    """``function(record) -> (record, outputs)`` if a flag holds, in one kernel.
 
-    This is an optimisation for functions of a few scalars. XLA for CPU compiles a loop over less
-    than a kilobyte into one function, but starts a kernel for each result of a cond or a select.
-    Written as a loop of one round or none, the scalar work of a line search takes an order of
-    magnitude less time.
+    If not, the record is unchanged and the outputs are zero or False. A reader may take it for a
+    `jax.lax.cond`. It is an optimisation for functions of a few scalars: XLA for CPU compiles a
+    loop over less than a kilobyte into one function, but starts a kernel for each result of a cond
+    or a select. Written as a loop of one round or none, the scalar work of a line search takes an
+    order of magnitude less time.
 
     Args:
       flag: bool scalar.
-      function: from nothing to a tree of scalars. It closes over its inputs.
-      otherwise: a tree like the function's result; zeros by default.
+      function: of a record that returns a record of the same shapes and dtypes, and a tree of
+        further scalars, or None. It may close over other scalars.
+      record: a tree of scalars. To use the old values after this call costs a copy of them.
     """
-    if otherwise is None:
-        otherwise = _tree.zeros_like(jax.eval_shape(function))
 
     def body(carry: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
-        result, _ = carry
-        result = _tree.select(active_in_batch(flag), function(), result)
-        return result, jnp.zeros((), bool)
+        old, _ = carry
+        return _tree.select(active_in_batch(flag), function(old[0]), old), jnp.zeros((), bool)
 
-    return jax.lax.while_loop(lambda carry: carry[1], body, (otherwise, any_in_batch(flag)))[0]
+    outputs = _tree.zeros_like(jax.eval_shape(function, record)[1])
+    start = ((record, outputs), any_in_batch(flag))
+    return jax.lax.while_loop(lambda carry: carry[1], body, start)[0]

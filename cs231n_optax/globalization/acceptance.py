@@ -60,18 +60,22 @@ class Evaluation(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What follows from a trial.
+    """What follows from a trial: scalars.
 
     Attributes:
-      accept: bool scalar, the trial point is the new anchor.
-      restart: bool scalar, the search has failed for the first time at this anchor: search along
-        steepest descent from it.
-      trial: the next `Trial` record.
+      accept: bool, the trial point is accepted.
+      restart: bool, the search has failed for the first time at this anchor; search along steepest
+        descent from it.
+      moves_anchor: bool, the trial point is the new anchor. The first point is, accepted or not.
+      is_start: bool, there has been no step since ``init``.
+      decrease: of the value, by an accepted step; else 0.
     """
 
     accept: jax.Array
     restart: jax.Array
-    trial: Trial
+    moves_anchor: jax.Array
+    is_start: jax.Array
+    decrease: jax.Array
 
     @property
     def needs_direction(self) -> jax.Array:
@@ -121,7 +125,7 @@ def decide(
     *,
     may_restart: bool,
     model_is_finite: jax.typing.ArrayLike = True,
-) -> Decision:
+) -> tuple[Trial, Decision]:
     """Accept or reject a trial point, and update the record.
 
     Args:
@@ -130,39 +134,37 @@ def decide(
       answer: an `Answer`. At the first point, which no search has chosen, it is not used.
       may_restart: whether the search restarts after its first failure at an anchor.
       model_is_finite: bool scalar, whether the first point is usable apart from value and gradient.
+
+    Returns:
+      The next record, and the decision. A run that has ended decides nothing.
     """
-    running, scalars = old.status == RUNNING, scalars_of(old)
-    new = fused_if(
-        running,
-        lambda: _next_scalars(
+    scalars, decision = fused_if(
+        old.status == RUNNING,
+        lambda scalars: _decide_scalars(
             scalars,
             evaluation,
             answer,
             may_restart=may_restart,
             model_is_finite=model_is_finite,
         ),
-        otherwise=scalars,
+        scalars_of(old),
     )
-    accept = running & new.accepted
-    # The first point becomes the anchor even if it is not finite.
-    moves = accept | (running & (old.num_evals == 0))
-    trial = new._replace(
-        anchor_params=_tree.select(moves, evaluation.params, old.anchor_params),
-        anchor_grad=_tree.select(moves, evaluation.grads, old.anchor_grad),
+    trial = scalars._replace(
+        anchor_params=_tree.select(decision.moves_anchor, evaluation.params, old.anchor_params),
+        anchor_grad=_tree.select(decision.moves_anchor, evaluation.grads, old.anchor_grad),
     )
-    restart = new.progress.restarted & ~old.progress.restarted
-    return Decision(accept, restart, trial)
+    return trial, decision
 
 
-def _next_scalars(
+def _decide_scalars(
     old: Trial,
     evaluation: Evaluation,
     answer: jax.Array,
     *,
     may_restart: bool,
     model_is_finite: jax.typing.ArrayLike,
-) -> Trial:
-    """The scalars of the record after an answer."""
+) -> tuple[Trial, Decision]:
+    """`decide`, but for the trees of the record."""
     first, before = old.num_evals == 0, old.progress
     value, grad_norm = evaluation.value, evaluation.grad_norm
     at_trial_point = evaluation.at_trial_point
@@ -202,10 +204,11 @@ def _next_scalars(
     def least(new: jax.Array, old: jax.Array) -> jax.Array:
         return jnp.where(better, jnp.where(first, new, jnp.minimum(new, old)), old)
 
+    moves_anchor = accept | first
     num_evals: Any = optax.safe_increment(old.num_evals)
-    return old._replace(
-        anchor_value=jnp.where(accept | first, value, old.anchor_value),
-        grad_norm=jnp.where(accept | first, grad_norm, old.grad_norm),
+    trial = old._replace(
+        anchor_value=jnp.where(moves_anchor, value, old.anchor_value),
+        grad_norm=jnp.where(moves_anchor, grad_norm, old.grad_norm),
         accepted=accept,
         status=status,
         num_evals=num_evals,
@@ -219,6 +222,13 @@ def _next_scalars(
             best_value=least(value, before.best_value),
             best_grad_norm=least(grad_norm, before.best_grad_norm),
         ),
+    )
+    return trial, Decision(
+        accept=accept,
+        restart=restart,
+        moves_anchor=moves_anchor,
+        is_start=~before.has_stepped,
+        decrease=decrease,
     )
 
 

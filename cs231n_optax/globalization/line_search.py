@@ -159,21 +159,22 @@ def with_line_search(
         **extra_args: Any,
     ) -> tuple[optax.Updates, LineSearchState]:
         # 1. Check the input: the value and gradient at the trial point.
-        old = state.trial
         displacement = _tree.scale(state.search_state.step, state.direction)
         evaluation = check_evaluation(
-            METHOD, updates, params, value, trial=old, displacement=displacement
+            METHOD, updates, params, value, trial=state.trial, displacement=displacement
         )
         # 2. Accept or reject the point, by the conditions of the search.
         search_state = _advance_search(search, state, evaluation)
-        decision = decide(old, evaluation, search_state.answer, may_restart=True)
+        trial, decision = decide(state.trial, evaluation, search_state.answer, may_restart=True)
         # 3. Turn to a new direction from a new anchor, or keep the line.
-        line = _turn(inner, state, decision, extra_args)
+        line = _turn(inner, state, trial, decision, **extra_args)
         # 4. Propose the next trial: the first on a new line, or the next on the old one.
-        search_state = _propose(search, search_state, decision, line, old=old, unit_step=unit_step)
-        steps = _step_to_trial(decision.trial, line.direction, search_state.step, evaluation.params)
+        search_state = _propose(
+            search, search_state, trial, decision, line=line, unit_step=unit_step
+        )
+        steps = _step_to_trial(trial, line.direction, search_state.step, evaluation.params)
         return steps, LineSearchState(
-            trial=decision.trial,
+            trial=trial,
             direction_state=line.direction_state,
             direction=line.direction,
             search_state=search_state,
@@ -185,23 +186,24 @@ def with_line_search(
 def _advance_search(search: Search, state: LineSearchState, evaluation: Evaluation) -> Any:
     """The search after the evaluation at its step."""
     slope = _tree.vdot(evaluation.grads, state.direction)
-    return fused_if(
+    search_state, _ = fused_if(
         (state.trial.status == RUNNING) & evaluation.at_trial_point,
-        lambda: search.step(state.search_state, evaluation.value, slope),
-        otherwise=state.search_state,
+        lambda search_state: (search.step(search_state, evaluation.value, slope), None),
+        state.search_state,
     )
+    return search_state
 
 
 def _turn(
     inner: optax.GradientTransformationExtraArgs,
     state: LineSearchState,
+    trial: Trial,
     decision: Decision,
-    extra_args: dict[str, Any],
+    **extra_args: Any,
 ) -> Line:
     """The line to search next: a new one if the decision needs a direction, else the old one."""
-    trial, restart = decision.trial, decision.restart
-
     # Update the direction. A restart resets its state first.
+    restart, needs_direction = decision.restart, decision.needs_direction
     direction_state = _tree.select(~restart, state.direction_state, inner.init(trial.anchor_params))
     ascent, new_direction_state = inner.update(
         trial.anchor_grad,
@@ -216,19 +218,17 @@ def _turn(
     # Steepest descent is searched at the start, after a failure, and instead of a direction that
     # is not a descent direction. It is scaled to a largest element of 1.
     slope = _tree.vdot(trial.anchor_grad, ascent)
-    is_start = ~state.trial.progress.has_stepped
-    is_steepest = is_start | restart | ~((slope > 0) & jnp.isfinite(slope))
+    descends = (slope > 0) & jnp.isfinite(slope)
+    is_steepest = decision.is_start | restart | ~descends
     scale = -1 / jnp.maximum(trial.grad_norm, _checks.SMALLEST_NORMAL)
 
     def leaf(g: jax.Array, u: jax.Array, d: jax.Array) -> jax.Array:
         new = jnp.where(is_steepest, g * _tree.cast(scale, g.dtype), -u)
-        return jnp.where(decision.needs_direction, new, d)
+        return jnp.where(needs_direction, new, d)
 
     return Line(
         direction=jax.tree.map(leaf, trial.anchor_grad, ascent, state.direction),
-        direction_state=_tree.select(
-            decision.needs_direction, new_direction_state, direction_state
-        ),
+        direction_state=_tree.select(needs_direction, new_direction_state, direction_state),
         is_steepest=is_steepest,
     )
 
@@ -236,34 +236,33 @@ def _turn(
 def _propose(
     search: Search,
     search_state: Any,
+    trial: Trial,
     decision: Decision,
-    line: Line,
     *,
-    old: Trial,
+    line: Line,
     unit_step: bool,
 ) -> Any:
     """The search with its next step: restarted on a new line, or as it is."""
-    trial = decision.trial
     slope = _tree.vdot(trial.anchor_grad, line.direction)
     # A trial point farther away than √max could not be left again by adding an update.
     max_step = np.sqrt(np.finfo(slope.dtype).max) / jnp.maximum(_tree.max_abs(line.direction), 1)
 
-    def start_search() -> Any:
-        # Along scaled steepest descent the first step moves by ‖g‖∞ / ‖g‖₂ in the largest element,
-        # and by ‖g‖∞ at most after a failure.
+    def start_search(_: Any) -> tuple[Any, None]:
+        # The first step along scaled steepest descent has the length 1, and after a failure at
+        # most that of the gradient.
         descent = jnp.maximum(-slope, _checks.SMALLEST_NORMAL)
         step = jnp.sqrt(trial.grad_norm / descent)
         step = jnp.where(decision.restart, jnp.minimum(trial.grad_norm, step), step)
         if unit_step:
             step = jnp.where(line.is_steepest, step, 1)
         else:
-            # Nocedal and Wright, eq. 3.60, with a factor of 1.01.
-            decrease = jnp.where(old.num_evals == 0, 0, old.anchor_value - trial.anchor_value)
-            step = jnp.where(decrease > 0, 2.02 * decrease / descent, step)
+            # Nocedal and Wright, eq. 3.60, times 1.01.
+            by_decrease = 2.02 * decision.decrease / descent
+            step = jnp.where(decision.decrease > 0, by_decrease, step)
         step = jnp.minimum(step, max_step)
-        return search.init(trial.anchor_value, slope, step, noise(trial.progress))
+        return search.init(trial.anchor_value, slope, step, noise(trial.progress)), None
 
-    search_state = fused_if(decision.needs_direction, start_search, otherwise=search_state)
+    search_state, _ = fused_if(decision.needs_direction, start_search, search_state)
     return search_state._replace(step=jnp.minimum(search_state.step, max_step))
 
 

@@ -199,16 +199,16 @@ def with_trust_region(
         radius = jnp.clip(radius, np.finfo(radius.dtype).tiny, largest_radius(radius.dtype))
         proposal = model.step(model_state, radius, old.anchor_params)
         # 5. Accept or reject the point, and go to the trial point.
-        decision = decide(
+        trial, _ = decide(
             _with_curvature(old, info, proposal, acceptable, leave_saddles=leave_saddles),
             evaluation,
             answer,
             may_restart=False,
             model_is_finite=~unusable,
         )
-        steps = _step_to_trial(decision.trial, proposal.step, evaluation.params)
+        steps = _step_to_trial(trial, proposal.step, evaluation.params)
         return steps, TrustRegionState(
-            trial=decision.trial,
+            trial=trial,
             model_state=model_state,
             step=proposal.step,
             region=Region(
@@ -234,12 +234,11 @@ def _compare(
     evaluation: Evaluation,
 ) -> Region:
     """The answer about a trial, and the radius that follows from it."""
-    trial, old = state.trial, state.region
-    value = evaluation.value
+    trial, value = state.trial, evaluation.value
     slope = _tree.vdot(evaluation.grads, state.step)
     unchanged = _tree.every(lambda x, a: jnp.all(x == a), evaluation.params, trial.anchor_params)
 
-    def compare() -> Region:
+    def compare(old: Region) -> tuple[Region, None]:
         is_finite = jnp.isfinite(value) & jnp.isfinite(evaluation.grad_norm)
 
         # ρ, eq. 4.4: by the values, or by the slopes where the values are within rounding.
@@ -272,13 +271,13 @@ def _compare(
         first = trial.num_evals == 0
         accept = jnp.where(first, is_finite, ratio > ACCEPTABLE)
         fail = jnp.where(first, ~is_finite, unchanged)
-        return old._replace(
-            radius=jnp.where(ratio > ACCEPTABLE, radius, shrunk),
-            answer=first_true((accept, Answer.ACCEPT), (fail, Answer.FAIL), default=Answer.TRY),
-        )
+        answer = first_true((accept, Answer.ACCEPT), (fail, Answer.FAIL), default=Answer.TRY)
+        radius = jnp.where(ratio > ACCEPTABLE, radius, shrunk)
+        return old._replace(radius=radius, answer=answer), None
 
     judged = (trial.status == RUNNING) & evaluation.at_trial_point
-    return fused_if(judged, compare, otherwise=old)
+    region, _ = fused_if(judged, compare, state.region)
+    return region
 
 
 def _with_curvature(

@@ -45,13 +45,13 @@ class ScaleByBfgsState(NamedTuple):
     decrement: jax.Array
 
 
-class PairUpdate(NamedTuple):
+class Coefficients(NamedTuple):
     """The next update of H from a pair: H ← scale H + outer s sᵀ - cross (Hy sᵀ + s (Hy)ᵀ).
 
     Attributes:
-      keep: bool, whether there is an update. If not, the other fields mean nothing.
+      keep: bool, whether the pair is used. If not, the other fields mean nothing.
       theta: s is damped to θ s + (1 - θ) scale Hy; 1 for no damping.
-      scale, outer, cross: the coefficients above.
+      scale, outer, cross: as above.
     """
 
     keep: jax.Array
@@ -144,12 +144,12 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
 
         # The coefficients of the update.
         yhy, sg = _tree.vdot(pair.y, hy), _tree.vdot(pair.s, state.grads)
-        new = fused_if(
+        (count, num_updates), new = fused_if(
             needs_direction,
-            lambda: _pair_update(state, pair, yhy=yhy, sg=sg, damping=damping, accept=accept),
-        )
-        num_updates = jnp.where(
-            new.keep, optax.safe_increment(state.num_updates), state.num_updates
+            lambda counts: _coefficients(
+                counts, pair, state.decrement, yhy=yhy, sg=sg, damping=damping, accept=accept
+            ),
+            (state.count, state.num_updates),
         )
 
         # Eq. 6.17, with the damped s and the scaled H.
@@ -166,7 +166,7 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
         direction = jnp.where(restart, g, jnp.where(new.keep, updated_hg, hg))
         decrement = _tree.vdot(g, direction)
         return _tree.unravel(direction, updates), ScaleByBfgsState(
-            count=jnp.where(accept, optax.safe_increment(state.count), state.count),
+            count=count,
             num_updates=jnp.where(restart, 0, num_updates),
             params=jnp.where(accept, x, state.params),
             grads=jnp.where(accept, g, state.grads),
@@ -177,23 +177,35 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
     return in_float32(optax.GradientTransformationExtraArgs(init, update))
 
 
-def _pair_update(
-    state: ScaleByBfgsState,
+def _coefficients(
+    counts: tuple[jax.Array, jax.Array],
     pair: CurvaturePair,
+    decrement: jax.Array,
     *,
     yhy: jax.Array,
     sg: jax.Array,
     damping: Any,
     accept: jax.Array,
-) -> PairUpdate:
-    """The coefficients of the update of H; ``sg`` is s · the gradient before the step."""
+) -> tuple[tuple[jax.Array, jax.Array], Coefficients]:
+    """The two counts of the state after a pair, and the coefficients of the update of H.
+
+    Args:
+      counts: ``count`` and ``num_updates``.
+      pair: the pair.
+      decrement: g · H g, with g the gradient before the step.
+      yhy: y · H y.
+      sg: s · g.
+      damping: μ.
+      accept: whether the point is accepted.
+    """
+    count, num_updates = counts
     sy = pair.sy
 
     # Scale H: by eq. 6.20 before the first update, and by Oren and Luenberger's factor, if it is
     # above 1, before the next few.
-    underestimate = (sg / sy) * (sg / state.decrement)
-    factor = jnp.where(state.num_updates < NUM_SCALED_UPDATES, underestimate, 1)
-    scale = jnp.where(state.num_updates == 0, sy / pair.yy, jnp.maximum(factor, 1))
+    underestimate = (sg / sy) * (sg / decrement)
+    factor = jnp.where(num_updates < NUM_SCALED_UPDATES, underestimate, 1)
+    scale = jnp.where(num_updates == 0, sy / pair.yy, jnp.maximum(factor, 1))
     scale = jnp.where(pair.is_curved & jnp.isfinite(scale), scale, 1)
     yhy = scale * yhy
 
@@ -204,8 +216,12 @@ def _pair_update(
     theta = jnp.where(damped, (yhy - least) / (yhy - sy), 1)
     sy = jnp.maximum(sy, least)
 
-    keep = accept & (state.count > 0) & (pair.is_curved | (damped & (sy > 0)))
-    return PairUpdate(
+    keep = accept & (count > 0) & (pair.is_curved | (damped & (sy > 0)))
+    counts = (
+        jnp.where(accept, optax.safe_increment(count), count),
+        jnp.where(keep, optax.safe_increment(num_updates), num_updates),
+    )
+    return counts, Coefficients(
         keep=keep,
         theta=jnp.where(keep, theta, 1),
         scale=jnp.where(keep, scale, 1),

@@ -56,10 +56,9 @@ class ScaleByLbfgsState(NamedTuple):
     s_grad: jax.Array
 
 
-class PairUpdate(NamedTuple):
-    """Whether a new pair is stored, and the scalars of the state after it."""
+class Scalars(NamedTuple):
+    """The scalars of the state."""
 
-    keep: jax.Array
     count: jax.Array
     slot: jax.Array
     scale: jax.Array
@@ -149,16 +148,21 @@ def scale_by_lbfgs(memory_size: int = 15) -> optax.GradientTransformationExtraAr
 
         # Store the new pair, if it is curved.
         pair = curvature_pair(params, grads, state.params, state.grads)
-        update = fused_if(
+        scalars, keep = fused_if(
             needs_direction,
-            lambda: _pair_update(state, pair, accept=accept, restart=restart),
-            otherwise=PairUpdate(jnp.zeros((), bool), state.count, state.slot, state.scale),
+            lambda scalars: _next_scalars(scalars, pair, m=m, accept=accept, restart=restart),
+            Scalars(state.count, state.slot, state.scale),
         )
-        new = _store(state, pair, update)._replace(
+        slot = state.slot
+        sy = jnp.where(keep & _is_row(slot, m), pair.sy, state.sy)
+        new = state._replace(
+            **scalars._asdict(),
             params=_tree.select(accept, params, state.params),
             grads=_tree.select(accept, grads, state.grads),
+            s=_write_row(state.s, slot, pair.s, keep=keep),
+            y=_write_row(state.y, slot, pair.y, keep=keep),
+            sy=jnp.where(restart, 0, sy),
         )
-        new = new._replace(sy=jnp.where(restart, 0, new.sy))
 
         # The direction H g, where it is needed. The two forms agree up to rounding.
         if _is_tiny(params):
@@ -166,9 +170,7 @@ def scale_by_lbfgs(memory_size: int = 15) -> optax.GradientTransformationExtraAr
         old = Compact(state.r_inverse, state.s_grad)
         direction, compact = jax.lax.cond(
             any_in_batch(needs_direction),
-            lambda: _compact_form(
-                grads, new, old, keep=update.keep, restart=restart, slot=state.slot
-            ),
+            lambda: _compact_form(grads, new, old, slot=slot, keep=keep, restart=restart),
             lambda: (grads, old),
         )
         compact = _tree.select(active_in_batch(needs_direction), compact, old)
@@ -177,40 +179,22 @@ def scale_by_lbfgs(memory_size: int = 15) -> optax.GradientTransformationExtraAr
     return in_float32(optax.GradientTransformationExtraArgs(init, update))
 
 
-def _pair_update(
-    state: ScaleByLbfgsState, pair: CurvaturePair, *, accept: jax.Array, restart: jax.Array
-) -> PairUpdate:
-    m = len(state.sy)
-    keep = accept & (state.count > 0) & pair.is_curved
+def _next_scalars(
+    old: Scalars, pair: CurvaturePair, *, m: int, accept: jax.Array, restart: jax.Array
+) -> tuple[Scalars, jax.Array]:
+    """The scalars of the state after a pair, and whether the pair is kept."""
+    keep = accept & (old.count > 0) & pair.is_curved
     # The two scales of Barzilai and Borwein; the second one is eq. 7.20.
-    early = state.count <= EARLY_STEPS
+    early = old.count <= EARLY_STEPS
     scale = jnp.where(early, pair.ss / pair.sy, pair.sy / pair.yy)
-    scale = jnp.where(jnp.isfinite(scale), scale, state.scale)
-    next_slot = jnp.where(state.slot == m - 1, 0, state.slot + 1)
-    return PairUpdate(
-        keep=keep,
-        count=jnp.where(accept, optax.safe_increment(state.count), state.count),
-        slot=jnp.where(keep, next_slot, state.slot),
-        scale=jnp.where(restart, 1, jnp.where(keep, scale, state.scale)),
+    scale = jnp.where(jnp.isfinite(scale), scale, old.scale)
+    next_slot = jnp.where(old.slot == m - 1, 0, old.slot + 1)
+    scalars = Scalars(
+        count=jnp.where(accept, optax.safe_increment(old.count), old.count),
+        slot=jnp.where(keep, next_slot, old.slot),
+        scale=jnp.where(restart, 1, jnp.where(keep, scale, old.scale)),
     )
-
-
-def _store(state: ScaleByLbfgsState, pair: CurvaturePair, update: PairUpdate) -> ScaleByLbfgsState:
-    """The state with a pair in the row of the oldest one, if the pair is to be kept."""
-    slot, keep = state.slot, update.keep
-
-    # One row is written in any case: a select of the whole buffer would copy it.
-    def write(rows: jax.Array, row: jax.Array) -> jax.Array:
-        return _set_row(rows, slot, jnp.where(keep, row, _row(rows, slot)))
-
-    return state._replace(
-        count=update.count,
-        slot=update.slot,
-        scale=update.scale,
-        s=jax.tree.map(write, state.s, pair.s),
-        y=jax.tree.map(write, state.y, pair.y),
-        sy=jnp.where(keep & _is_row(slot, len(state.sy)), pair.sy, state.sy),
-    )
+    return scalars, keep
 
 
 def lbfgs(
@@ -331,6 +315,13 @@ def _compact_form(
 
 def _rows(rows: Any, i: jax.Array) -> Any:
     return jax.tree.map(lambda r: _row(r, i), rows)
+
+
+def _write_row(rows: Any, i: jax.Array, row: Any, *, keep: jax.Array) -> Any:
+    """Write row i if it is to be kept. A select of whole buffers would copy them."""
+    return jax.tree.map(
+        lambda rows, row: _set_row(rows, i, jnp.where(keep, row, _row(rows, i))), rows, row
+    )
 
 
 def _row(rows: jax.Array, i: jax.Array) -> jax.Array:

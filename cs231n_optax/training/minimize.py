@@ -274,7 +274,7 @@ def _solve(
             value_fn=lambda x: value_and_aux(jax.tree.map(_like, x, params))[0],
         )
         trial: Any = find_trial(opt_state)
-        new = fused_if(running, lambda: account(old, trial), otherwise=old)
+        new, _ = fused_if(running, lambda old: (account(old, trial), None), old)
         if callback is not None:
             progress = MinimizeProgress(
                 trial.num_evals,
