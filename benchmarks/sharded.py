@@ -162,7 +162,8 @@ def relative_times(contenders: dict[str, Contender], size: int, rounds: int) -> 
             runs[name] = update, carry
             if turn >= WARM_UP and co.accepted(carry[1]):
                 times[name].append(elapsed)
-    medians = {name: statistics.median(row) for name, row in times.items()}
+    # nan where few rounds had no accepted update
+    medians = {name: statistics.median(row or [math.nan]) for name, row in times.items()}
     return {name: median / medians[next(iter(medians))] for name, median in medians.items()}
 
 

@@ -51,7 +51,7 @@ def main() -> None:
     """Print the medians over the rounds, relative to the sequential runs."""
     parser = argument_parser(__doc__)
     parser.add_argument("--model", choices=("mlp", "cnn", "conv"), default="mlp")
-    parser.add_argument("--num", type=int, default=64, help="rows, at most 64 (default: 64)")
+    parser.add_argument("--num", type=int, default=64, help="rows: up to 64, even (default: 64)")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
