@@ -27,8 +27,8 @@ def seconds_of(run: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def medians(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """The median seconds of each call.
+def seconds_in_turns(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """The seconds of each call, once a round.
 
     The calls take turns, so that a change of the machine's load affects all of them; the order
     alternates from round to round. A first round is not counted.
@@ -37,7 +37,12 @@ def medians(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, flo
     for turn in range(1 + rounds):
         for name in runs if turn % 2 else reversed(list(runs)):
             seconds[name].append(seconds_of(runs[name])[0])
-    return {name: statistics.median(row[1:]) for name, row in seconds.items()}
+    return {name: row[1:] for name, row in seconds.items()}
+
+
+def medians(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """The median seconds of each call in turns."""
+    return {name: statistics.median(row) for name, row in seconds_in_turns(runs, rounds).items()}
 
 
 def training_step(
