@@ -1,16 +1,14 @@
-"""Ensembles beside a single model: what the lecture's "2 % extra" (7-1-11) comes to.
+"""Ensembles beside a single model: how much of the lecture's "2 % extra" (7-1-11) they gain.
 
     python benchmarks/ensembles.py [--out docs/ensembles.png] [--quick]
 
-A perceptron of 64 hidden units on scikit-learn's digits and on mnist5k, ten repeats each, trained
-by momentum (ρ = 0.9) on batches of 32. A budget of 1 is 20 epochs. A repeat starts all methods from
-the same parameters, with the data in the same order, and all repeats test on the same images; the
-single model is the first of the five. What has to be chosen (the rates, the decay) is what errs
-least on a fifth of the training images, held out, over three seeds that are not those of the
-comparison.
+A perceptron of 64 hidden units on scikit-learn's digits and on mnist5k, trained by momentum
+(ρ = 0.9) on batches of 32, in ten repeats. A budget of 1 is 20 epochs. In a repeat all methods
+start from the same parameters and see the data in the same order; the single model is the first of
+the five. All repeats test on the same images. The rates and the decay are those with the least
+error on a held-out fifth of the training images, over three seeds that the comparison does not use.
 """
 
-import argparse
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from matplotlib.figure import Figure
+from timing import argument_parser
 
 import cs231n_optax
 from cs231n_optax.problems import datasets, networks
@@ -34,8 +33,8 @@ HUANG = 0.2  # α₀ of Huang et al.
 SEEDS = range(10)
 TUNING_SEEDS = range(100, 103)
 
-BEYOND = 2  # times the single model's error: what errs more is a number at the figure's edge
-# Colours of Okabe & Ito.
+OFF_SCALE = 2  # above so many errors of the single model: a number at the figure's edge
+# Colours: Okabe & Ito
 COLORS = {"single": "#000000", "models": "#0072B2", "snapshots": "#D55E00", "Polyak": "#009E73"}
 
 Entry = tuple[str, int]
@@ -43,7 +42,7 @@ Entry = tuple[str, int]
 
 
 class Problem(NamedTuple):
-    """A name, a network, its data, and the steps of a budget of 1."""
+    """A data set, the network for it, and the steps of a budget of 1."""
 
     name: str
     network: networks.Network
@@ -52,11 +51,11 @@ class Problem(NamedTuple):
 
 
 class Score(NamedTuple):
-    """On the test images; scalars, or arrays over the repeats.
+    """Scores on the test images; scalars, or arrays over the repeats.
 
     Attributes:
       error: of the ensemble, %.
-      members_error: the mean of its members' own, %.
+      members_error: the mean over its members, %.
       cross_entropy: of the ensemble, nats.
     """
 
@@ -66,7 +65,7 @@ class Score(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What the held-out images chose, and their error there, %."""
+    """The decay and rate with the least error on the held-out images, and that error, %."""
 
     decay: str
     learning_rate: jax.typing.ArrayLike
@@ -90,7 +89,7 @@ def make_problem(dataset: datasets.Dataset, epochs: int) -> Problem:
 
 
 def held_out(problem: Problem) -> Problem:
-    """The problem without its test images: the last fifth of the training images instead."""
+    """The problem with the last fifth of its training images as test images."""
     x, y = problem.dataset.x_train, problem.dataset.y_train
     n = len(x) * 4 // 5
     parts = {"x_train": x[:n], "y_train": y[:n], "x_test": x[n:], "y_test": y[n:]}
@@ -106,7 +105,7 @@ def train(
     members: int = 1,
     averaging: optax.GradientTransformation | None = None,
 ) -> cs231n_optax.FitResult:
-    """Models of a seed: the first is the same for any number of them."""
+    """Train the models of a seed; the first is the same for any number of members."""
     data = problem.dataset
 
     def loss(params: Any, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -147,13 +146,13 @@ def score(problem: Problem, members: Any, weights: Any = None) -> Score:
 
 
 def plain(problem: Problem, seed: jax.Array, choice: Choice, steps: int, members: int = 1) -> Score:
-    """Models by themselves."""
+    """An ensemble of independent models, or a single one."""
     schedule = DECAYS[choice.decay](choice.learning_rate, steps)
     return score(problem, train(problem, schedule, seed, steps=steps, members=members).params)
 
 
 def averaged(problem: Problem, seed: jax.Array, choice: Choice, steps: int) -> Score:
-    """A run and its Polyak average, whose only member is the run's last point."""
+    """The Polyak average of a run; its only member is the last point of the run."""
     schedule = DECAYS[choice.decay](choice.learning_rate, steps)
     averaging = cs231n_optax.polyak_average(decay=0.995)
     run = train(problem, schedule, seed, steps=steps, averaging=averaging)
@@ -162,7 +161,7 @@ def averaged(problem: Problem, seed: jax.Array, choice: Choice, steps: int) -> S
 
 
 def snapshots(problem: Problem, seed: jax.Array, choice: Choice, steps: int) -> Score:
-    """The snapshots of one run."""
+    """The ensemble of the snapshots of one run."""
     schedule = DECAYS[choice.decay](choice.learning_rate, steps)
     averaging = cs231n_optax.snapshots(MEMBERS, every=steps // MEMBERS)
     run = train(problem, schedule, seed, steps=steps, averaging=averaging)
@@ -173,7 +172,7 @@ def snapshots(problem: Problem, seed: jax.Array, choice: Choice, steps: int) -> 
 def choose(
     way: Callable[..., Score], problem: Problem, decays: Sequence[str], budget: int = 1
 ) -> Choice:
-    """The decay and the rate with the least error on held-out images; of equal ones, in nats."""
+    """The decay and rate with the least error on held-out images; ties go by cross-entropy."""
     inner = held_out(problem)
     tried = []
     for decay in decays:
@@ -191,7 +190,7 @@ def choose(
 
 
 def compare(problem: Problem, seeds: Sequence[int]) -> dict[Entry, Score]:
-    """The scores of every entry, an array over the repeats each."""
+    """The scores of every entry, as arrays over the repeats."""
     choices = {
         "single model": choose(plain, problem, ["constant", "step_decay", "half a cosine"]),
         "Polyak average, constant rate": choose(averaged, problem, ["constant"]),
@@ -228,14 +227,18 @@ def compare(problem: Problem, seeds: Sequence[int]) -> dict[Entry, Score]:
     return dict(zip(entries, scores, strict=True))
 
 
+def standard_error(values: Any) -> Any:
+    """The standard error of the mean over the repeats."""
+    return np.std(values, ddof=1) / np.sqrt(len(values))
+
+
 def mean_and_error(values: Any, digits: int = 2, sign: str = "") -> str:
     """The mean over the repeats, and its standard error."""
-    error = np.std(values, ddof=1) / np.sqrt(len(values))
-    return f"{np.mean(values):{sign}.{digits}f} ± {error:.{digits}f}"
+    return f"{np.mean(values):{sign}.{digits}f} ± {standard_error(values):.{digits}f}"
 
 
 def table(scores: dict[Entry, Score]) -> str:
-    """In Markdown."""
+    """The scores as a Markdown table."""
     single = scores["single model", 1]
     columns = (
         "method",
@@ -264,7 +267,7 @@ def table(scores: dict[Entry, Score]) -> str:
 
 
 def picture(results: dict[str, dict[Entry, Score]]) -> Figure:
-    """A panel for each problem, 1200 pixels wide; a row for each entry."""
+    """A panel for each problem with a row for each entry; 1200 pixels wide."""
     figure = Figure(figsize=(8, 4), dpi=150, layout="constrained")
     panels = figure.subplots(1, len(results), sharey=True, squeeze=False)[0]
     for axes, (name, scores) in zip(panels, results.items(), strict=True):
@@ -273,8 +276,8 @@ def picture(results: dict[str, dict[Entry, Score]]) -> Figure:
         for row, ((method, _), score) in enumerate(scores.items()):
             color = next(color for word, color in COLORS.items() if word in method)
             errors = np.sort(score.error)
-            mean, error = np.mean(errors), np.std(errors, ddof=1) / np.sqrt(len(errors))
-            if mean > BEYOND * single:
+            mean, error = np.mean(errors), standard_error(errors)
+            if mean > OFF_SCALE * single:
                 place = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
                 axes.text(
                     1, row, f"{mean:.0f} ± {error:.0f}  →", color=color, fontsize=8.5, **place
@@ -304,7 +307,7 @@ def picture(results: dict[str, dict[Entry, Score]]) -> Figure:
 
 def main() -> None:
     """Print the tables and draw the figure."""
-    parser = argparse.ArgumentParser(description="Ensembles beside a single model.")
+    parser = argument_parser(__doc__)
     parser.add_argument("--out", type=Path, default=Path("ensembles.png"), help="the figure")
     parser.add_argument("--quick", action="store_true", help="a smoke run: digits, 5 epochs")
     options = parser.parse_args()

@@ -2,27 +2,27 @@
 
     python benchmarks/first_order.py [--methods adam,...] [--cases 1x10M,...] [--rounds 21]
 
-One step is `update` and `apply_updates` with donated buffers, on gradients that already lie in
-memory. Ours and Optax's take turns within each round, the order changing from round to round;
-compile times are medians of three, in turns too. `triad` is the time of a += b c in place, on
-buffers as large, over the time of our step: how near a step comes to merely streaming three arrays.
+One step is `update` and `apply_updates` with donated buffers, on gradients that are in memory
+already. Ours and Optax's take turns within each round; compile times are medians of three, in turns
+too. `triad` is the time of a += b c in place, on buffers as large, over the time of our step: it
+says how close a step comes to streaming three arrays.
 
 Ratios are Optax's median over ours: above 1, ours is faster.
 """
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from timing import Steps, argument_parser, compile_donated, medians, versions
 
 import cs231n_optax as co
 
-# ours, Optax's with the same rule (AdaGrad: Optax's own, its eps inside the root)
+# ours, and Optax's with the same rule (for AdaGrad Optax's own, with eps inside the root)
 METHODS: dict[str, tuple[Any, Any]] = {
     "sgd": (co.sgd(1e-3), optax.sgd(1e-3)),
     "momentum": (co.momentum(1e-3), optax.sgd(1e-3, momentum=0.9)),
@@ -34,7 +34,7 @@ METHODS: dict[str, tuple[Any, Any]] = {
 
 
 def resnet_like() -> list[tuple[int, ...]]:
-    """200 leaves, 11 M numbers: 3x3 convolutions that widen, each with a scale and a bias."""
+    """200 leaves, 11 M numbers: 3x3 convolutions of growing width, each with a scale and a bias."""
     shapes: list[tuple[int, ...]] = []
     for width, blocks in ((64, 14), (128, 18), (256, 18), (512, 16)):
         for _ in range(blocks):
@@ -62,61 +62,36 @@ class Timing(NamedTuple):
     optax_compile: float
 
 
-def compile_step(tx: Any, params: Any, grads: Any) -> tuple[Callable[..., Any], float]:
-    """The compiled step, and the seconds that tracing and compiling took."""
-
-    def step(params: Any, state: Any, grads: Any) -> Any:
-        updates, state = tx.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
-
-    state = jax.eval_shape(tx.init, params)
-    start = time.perf_counter()
-    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, grads).compile()
-    return compiled, time.perf_counter() - start
-
-
-def time_steps(step: Callable[..., Any], carry: Any, grads: Any, repeats: int) -> tuple[Any, float]:
-    """Seconds a step, over some steps."""
-    jax.block_until_ready(carry)
-    start = time.perf_counter()
-    for _ in range(repeats):
-        carry = step(*carry, grads)
-    jax.block_until_ready(carry)
-    return carry, (time.perf_counter() - start) / repeats
-
-
-def triad_of(size: int) -> tuple[Callable[..., Any], Any, Any]:
-    """A += b c in place over all numbers, as a step of `time_steps`."""
-    step = jax.jit(lambda a, grads: (a + grads[0] * grads[1],), donate_argnums=0)
-    return step, (jnp.zeros(size),), (jnp.ones(size), jnp.full(size, 1e-3))
-
-
 def measure(method: str, case: str, rounds: int) -> Timing:
     """Interleaved times of one method on one tree."""
     shapes = CASES[case]
     params = [jnp.ones(shape) for shape in shapes]
     grads = [jnp.full(shape, 1e-3) for shape in shapes]
     size = sum(leaf.size for leaf in params)
-    repeats = max(10, min(2000, int(2e7 / size / len(shapes) ** 0.5)))
-    methods = METHODS[method]
-    compiled = [[compile_step(tx, params, grads) for tx in methods] for _ in range(3)]
-    compile_seconds = [statistics.median(row[i][1] for row in compiled) for i in (0, 1)]
-    steps = [step for step, _ in compiled[-1]]
-    carries = [(jax.tree.map(jnp.copy, params), tx.init(params)) for tx in methods]
-    triad, a, bc = triad_of(size)
-    a = triad(*a, bc)
+    num_steps = max(10, min(2000, int(2e7 / size / len(shapes) ** 0.5)))
 
-    rows = []
-    for i in range(rounds + 1):
-        seconds = [0.0, 0.0]
-        for which in (0, 1) if i % 2 else (1, 0):
-            carries[which], seconds[which] = time_steps(
-                steps[which], carries[which], grads, repeats
-            )
-        a, streaming = time_steps(triad, a, bc, repeats)
-        rows.append((*seconds, streaming))
-    columns = list(zip(*rows[1:], strict=True))
-    return Timing(*map(statistics.median, columns), *compile_seconds)
+    def step_of(tx: Any) -> Callable[..., Any]:
+        def step(params: Any, state: Any, grads: Any) -> Any:
+            updates, state = tx.update(grads, state, params)
+            return optax.apply_updates(params, updates), state
+
+        return step
+
+    runs, compile_seconds = {}, {}
+    for _ in range(3):
+        for who, tx in zip(("ours", "optax"), METHODS[method], strict=True):
+            shapes_of_carry = params, jax.eval_shape(tx.init, params)
+            step, seconds = compile_donated(step_of(tx), shapes_of_carry, grads)
+            carry = jax.tree.map(jnp.copy, params), tx.init(params)
+            runs[who] = Steps(step, carry, grads, num=num_steps)
+            compile_seconds.setdefault(who, []).append(seconds)
+
+    carry, constants = (jnp.zeros(size),), (jnp.ones(size), jnp.full(size, 1e-3))
+    triad, _ = compile_donated(lambda a, b, c: (a + b * c,), carry, *constants)
+    runs["triad"] = Steps(triad, carry, *constants, num=num_steps)
+    seconds = {who: median / num_steps for who, median in medians(runs, rounds).items()}
+    compiling = {f"{who}_compile": statistics.median(row) for who, row in compile_seconds.items()}
+    return Timing(**seconds, **compiling)
 
 
 def names(known: dict[str, Any]) -> Callable[[str], list[str]]:
@@ -132,13 +107,13 @@ def names(known: dict[str, Any]) -> Callable[[str], list[str]]:
 
 
 def main() -> None:
-    """Print one row a method and tree, and the compile times."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    """Print a row of times for each tree and method."""
+    parser = argument_parser(__doc__)
     parser.add_argument("--methods", type=names(METHODS), default=list(METHODS))
     parser.add_argument("--cases", type=names(CASES), default=list(CASES))
-    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--rounds", type=int, default=21, help="default: 21")
     options = parser.parse_args()
-    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, optax {optax.__version__}")
+    print(versions())
     print(
         f"{'case':10} {'method':9} {'ours µs':>9} {'Optax µs':>9} {'ratio':>6} {'triad':>6}", end=""
     )

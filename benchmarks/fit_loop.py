@@ -2,15 +2,13 @@
 
     python benchmarks/fit_loop.py [--steps 1000] [--rounds 9]
 
-Adam on a 64-64-10 network, batches of 128 of scikit-learn's digits. The three take turns within
-each round. The loop is what one writes by hand: NumPy shuffles each epoch, the jitted step gathers
-its batch, and the losses are kept. The scan has one order for all epochs. Neither of the two checks
-for a non-finite loss, keeps good parameters, or records the gradient's norm.
+Adam on a 64-64-10 network, with batches of 128 of scikit-learn's digits. The three take turns
+within each round. The loop is what one writes by hand: NumPy shuffles each epoch, the jitted step
+gathers its batch, and the losses are kept. The scan uses one order for all epochs. Neither checks
+for a non-finite loss, keeps the last good parameters or records the gradient's norm.
 """
 
-import argparse
 import statistics
-import time
 from functools import partial
 from typing import Any
 
@@ -18,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from timing import argument_parser, seconds_of, versions
 
 import cs231n_optax as co
 from cs231n_optax.problems import datasets, networks
@@ -26,10 +25,10 @@ BATCH = 128
 
 
 def main() -> None:
-    """Print microseconds a step."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=9)
+    """Print the microseconds that a step takes in each way."""
+    parser = argument_parser(__doc__)
+    parser.add_argument("--steps", type=int, default=1000, help="default: 1000")
+    parser.add_argument("--rounds", type=int, default=9, help="default: 9")
     options = parser.parse_args()
 
     digits = datasets.digits()
@@ -88,13 +87,11 @@ def main() -> None:
     for _ in range(options.rounds + 1):
         for way, (run, first) in ways.items():
             fresh = jax.block_until_ready(jax.tree.map(jnp.copy, first))
-            began = time.perf_counter()
-            jax.block_until_ready(run(fresh))
-            seconds[way].append(time.perf_counter() - began)
+            seconds[way].append(seconds_of(partial(run, fresh))[0])
     medians = {way: statistics.median(row[1:]) / options.steps for way, row in seconds.items()}
-    print(jax.devices()[0].device_kind)
+    print(versions())
     for way, median in medians.items():
-        print(f"{way:5} {median * 1e6:7.1f} us a step, {median / medians['fit']:.2f} of fit's")
+        print(f"{way:5} {median * 1e6:7.1f} µs a step, {median / medians['fit']:.2f} of fit's")
 
 
 if __name__ == "__main__":

@@ -1,40 +1,31 @@
 """An L-BFGS update of very many parameters, beside reading its history twice.
 
-    python benchmarks/large_lbfgs.py [--size 1e7] [--memory 10]
+    python benchmarks/large_lbfgs.py [--size 1e7] [--memory 10] [--rounds 8]
 
-The state is donated, float32. `accepted` is an update of `scale_by_lbfgs` that writes a pair and
-computes the direction, `rejected` one with ``accept=False``; the direction is their difference.
-Reading the history twice, which no method can avoid, is timed as matrix-vector products over arrays
-as large, the faster of x @ A and A @ x. All take turns; times are medians.
+Float32, with the state donated. `accepted` is an update of `scale_by_lbfgs` that writes a pair and
+computes the direction, `rejected` one with ``accept=False``; the direction takes their difference.
+No method can avoid reading the history twice. The time of that is measured as the faster of the
+products S @ x and w @ S. The calls take turns; times are medians.
 """
 
-import argparse
+import itertools
 import re
-import statistics
-import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from timing import argument_parser, medians, versions
 
 import cs231n_optax
 
 
-def seconds_of(run: Callable[[], Any]) -> tuple[float, Any]:
-    """The time of a call, and its result."""
-    start = time.perf_counter()
-    out = jax.block_until_ready(run())
-    return time.perf_counter() - start, out
-
-
 def main() -> None:
-    """Print the times and what the compiled update copies."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    """Print the times, and how many histories the compiled update copies."""
+    parser = argument_parser(__doc__)
     parser.add_argument("--size", type=float, default=1e7, help="parameters (default: 1e7)")
     parser.add_argument("--memory", type=int, default=10, help="pairs (default: 10)")
-    parser.add_argument("--turns", type=int, default=9, help="repetitions (default: 9)")
+    parser.add_argument("--rounds", type=int, default=8, help="default: 8")
     options = parser.parse_args()
     n, m = int(options.size), options.memory
     tx = cs231n_optax.scale_by_lbfgs(m)
@@ -45,39 +36,47 @@ def main() -> None:
         return tx.update(curvature * x, state, x, accept=accept)
 
     @jax.jit
-    def by_rows(a: jax.Array, b: jax.Array, x: jax.Array) -> jax.Array:
-        return a @ x + b @ x
+    def read_by_rows(s: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
+        return s @ x + y @ x
 
     @jax.jit
-    def by_columns(a: jax.Array, b: jax.Array, w: jax.Array) -> jax.Array:
-        return jnp.sum(w @ a + w @ b)
+    def read_by_columns(s: jax.Array, y: jax.Array, w: jax.Array) -> jax.Array:
+        return jnp.sum(w @ s + w @ y)
 
     x = jnp.sin(jnp.arange(n, dtype=jnp.float32))
     points = [x * 0.9**k + 0.01 * k for k in range(3)]
     state = tx.init(x)
     compiled = update.lower(x, state, jnp.array(True)).compile()
-    large = rf"f32\[{m},{n}\]\S* copy\("
-    copies = len(re.findall(large, compiled.as_text()))
-    for k in range(m + 1):
-        _, state = compiled(points[k % 3], state, jnp.array(True))
+    copies = len(re.findall(rf"f32\[{m},{n}\]\S* copy\(", compiled.as_text()))
+
+    next_point = {accept: itertools.cycle(points) for accept in (True, False)}
+
+    def run(accept: bool) -> Any:
+        nonlocal state
+        direction, state = compiled(next(next_point[accept]), state, jnp.array(accept))
+        return direction
+
+    for _ in range(m + 1):  # fills the history
+        run(True)
     history, weights = state.s + 0, jnp.ones(m)
-    times: dict[str, list[float]] = {
-        key: [] for key in ("accepted", "rejected", "by rows", "by columns")
-    }
-    for turn in range(options.turns):
-        for key, accept in (("accepted", True), ("rejected", False)):
-            run = partial(compiled, points[turn % 3], state, jnp.array(accept))
-            seconds, (_, state) = seconds_of(run)
-            times[key].append(seconds)
-        times["by rows"].append(2 * seconds_of(lambda: by_rows(history, history, x))[0])
-        times["by columns"].append(2 * seconds_of(lambda: by_columns(history, history, weights))[0])
-    median = {key: statistics.median(row) for key, row in times.items()}
-    streams = min(median["by rows"], median["by columns"])
+    seconds = medians(
+        {
+            "accepted": lambda: run(True),
+            "rejected": lambda: run(False),
+            "by rows": lambda: read_by_rows(history, history, x),
+            "by columns": lambda: read_by_columns(history, history, weights),
+        },
+        options.rounds,
+    )
+    for name in ("by rows", "by columns"):
+        seconds[name] *= 2  # S and Y are read once in a call
+    seconds["direction"] = seconds["accepted"] - seconds["rejected"]
+    reading = min(seconds["by rows"], seconds["by columns"])
+    print(versions())
     print(f"N = {n:,}, m = {m}; copies of a history in the update: {copies}")
-    for key in times:
-        print(f"  {key:11} {median[key] * 1e3:8.1f} ms  {median[key] / streams:5.2f} two streams")
-    direction = median["accepted"] - median["rejected"]
-    print(f"  {'direction':11} {direction * 1e3:8.1f} ms  {direction / streams:5.2f} two streams")
+    for name, median in seconds.items():
+        ratio = median / reading
+        print(f"  {name:11} {median * 1e3:8.1f} ms  {ratio:5.2f} readings of the history")
 
 
 if __name__ == "__main__":

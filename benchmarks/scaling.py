@@ -1,19 +1,17 @@
-"""What an update costs as the parameters become many: the lecture's argument, measured.
+"""What an update costs as the number of parameters grows: the lecture's argument, measured.
 
-    python benchmarks/scaling.py [--out docs/scaling.png] [--rounds 7]
+    python benchmarks/scaling.py [--out docs/scaling.png] [--rounds 7] [--sizes 2]
 
-Each method runs on the chained Rosenbrock function of N variables in float32, the state donated.
-Time is the median of the accepted updates after the first few, evaluation included; memory is what
-XLA plans for the compiled update: arguments, results and temporaries, without what it reuses. The
-exponents of the figure are those between the two largest sizes, beyond the caches; those over the
-larger half of the sizes are printed, too.
+Each method runs on the chained Rosenbrock function of N variables, in float32, with the state
+donated. Time is the median of the accepted updates after the first few, evaluation included. Memory
+is what XLA plans for the compiled update: arguments, results and temporaries, less what it reuses.
+The exponents in the figure are those between the two largest sizes, which do not fit in the caches;
+those over the larger half of the sizes are printed, too.
 """
 
-import argparse
-import functools
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from matplotlib.figure import Figure
+from timing import argument_parser, compile_donated, planned_bytes, seconds_of, training_step
 
 import cs231n_optax
 
@@ -29,7 +28,7 @@ WARM_UP = 3  # updates before the first that is timed
 
 
 class Contender(NamedTuple):
-    """A method and the numbers of parameters that it is tried with."""
+    """A method, the numbers of parameters that it is tried with, and its style in the figure."""
 
     make: Callable[[], optax.GradientTransformationExtraArgs]
     sizes: tuple[int, ...]
@@ -37,7 +36,7 @@ class Contender(NamedTuple):
     color: str
 
 
-# Colours of Okabe & Ito.
+# Colours: Okabe & Ito
 CONTENDERS = {
     "newton": Contender(cs231n_optax.newton, tuple(100 * 2**k for k in range(6)), "s", "#D55E00"),
     "bfgs": Contender(cs231n_optax.bfgs, tuple(800 * 2**k for k in range(6)), "^", "#E69F00"),
@@ -49,46 +48,30 @@ CONTENDERS = {
 
 
 class Cost(NamedTuple):
-    """Of one update."""
+    """The time and the memory of one update."""
 
     seconds: float
     bytes: int
 
 
 def rosenbrock(x: jax.Array) -> jax.Array:
-    """The chained function, O(N)."""
+    """The chained function of Rosenbrock; an evaluation is O(N)."""
     return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
 
 
 def cost(tx: optax.GradientTransformationExtraArgs, n: int, rounds: int) -> Cost:
-    """Measure an evaluation and an update."""
-
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def step(x: jax.Array, state: Any) -> tuple[jax.Array, Any]:
-        value, grad = jax.value_and_grad(rosenbrock)(x)
-        updates, state = tx.update(grad, state, x, value=value, value_fn=rosenbrock)
-        return optax.apply_updates(x, updates), state
-
+    """Measure an evaluation with its update."""
     x = jnp.resize(jnp.array([-1.2, 1.0], jnp.float32), n)
-    state = tx.init(x)
-    compiled = step.lower(x, state).compile()
+    carry: Any = x, tx.init(x)
+    step, _ = compile_donated(training_step(tx, rosenbrock), carry)
     times = []
-    taken = 0
-    while len(times) < rounds and taken < 20 * rounds:
-        start = time.perf_counter()
-        x, state = jax.block_until_ready(compiled(x, state))
-        elapsed = time.perf_counter() - start
-        taken += 1
-        if taken > WARM_UP and cs231n_optax.accepted(state):
-            times.append(elapsed)
-    plan = compiled.memory_analysis()
-    total = (
-        plan.argument_size_in_bytes
-        + plan.output_size_in_bytes
-        + plan.temp_size_in_bytes
-        - plan.alias_size_in_bytes
-    )
-    return Cost(statistics.median(times), total)
+    for turn in range(20 * rounds):
+        seconds, carry = seconds_of(partial(step, *carry))
+        if turn >= WARM_UP and cs231n_optax.accepted(carry[1]):
+            times.append(seconds)
+        if len(times) == rounds:
+            break
+    return Cost(statistics.median(times), planned_bytes(step))
 
 
 def exponent(sizes: tuple[int, ...], costs: list[float], last: int) -> float:
@@ -98,25 +81,27 @@ def exponent(sizes: tuple[int, ...], costs: list[float], last: int) -> float:
 
 def main() -> None:
     """Print the table and draw the figure."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--out", type=Path, default=Path("scaling.png"), help="the figure")
     parser.add_argument("--rounds", type=int, default=7, help="updates timed (default: 7)")
+    parser.add_argument("--sizes", type=int, help="only so many of the smallest, 2 or more")
     options = parser.parse_args()
 
     figure = Figure(figsize=(9, 4), dpi=150, layout="constrained")
     panels = figure.subplots(1, 2)
     print(f"{'method':10s} {'N':>9s} {'ms':>10s} {'MB':>10s}")
     for name, contender in CONTENDERS.items():
-        costs = [cost(contender.make(), n, options.rounds) for n in contender.sizes]
-        for n, (seconds, size) in zip(contender.sizes, costs, strict=True):
+        sizes = contender.sizes[: options.sizes]
+        costs = [cost(contender.make(), n, options.rounds) for n in sizes]
+        for n, (seconds, size) in zip(sizes, costs, strict=True):
             print(f"{name:10s} {n:9d} {seconds * 1e3:10.3f} {size / 1e6:10.3f}", flush=True)
         columns = [[c.seconds * 1e3 for c in costs], [c.bytes / 1e6 for c in costs]]
         for last, where in ((3, "larger half"), (2, "two largest")):
-            slopes = [exponent(contender.sizes, column, last) for column in columns]
+            slopes = [exponent(sizes, column, last) for column in columns]
             print(f"{name}, {where}: time ~ N^{slopes[0]:.2f}, memory ~ N^{slopes[1]:.2f}")
         for axes, column, slope in zip(panels, columns, slopes, strict=True):
             axes.loglog(
-                contender.sizes,
+                sizes,
                 column,
                 marker=contender.marker,
                 color=contender.color,

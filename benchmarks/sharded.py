@@ -3,23 +3,22 @@
     python benchmarks/sharded.py [--rounds 15]
     python benchmarks/sharded.py --plan
 
-Bytes are those of the state per float32 parameter, without the parameters and gradients
-themselves. Collectives are those of a compiled step, a separable loss included, on 8 forced host
-devices, with one leaf sharded on its first axis, one on its second, and one on every device: XLA
-sums what is ready together in one all-reduce, and the largest is given by its numbers. Time is of
-an update on one device at a million parameters, over that of `sgd`: medians of accepted updates,
-the methods taking turns, the evaluation left out (but for the products H v of newton_cg).
+Bytes are those of the state per float32 parameter, without the parameters and gradients themselves.
+Collectives are those of a compiled step with a separable loss on 8 forced host devices. One leaf is
+sharded along its first axis, one along its second, and two lie on every device. XLA combines sums
+that are ready together into one all-reduce; the size of the largest is given in numbers. Time is
+that of an update on one device at a million parameters, over that of `sgd`: medians of accepted
+updates. The methods take turns. The evaluation is not counted, except for the products H v of
+newton_cg.
 
-With ``--plan`` steps of 10¹⁰ parameters are compiled for 64 forced host devices, and not run: the
-bytes are what XLA plans for each device, gradients and temporaries included.
+With ``--plan``, steps of 10¹⁰ parameters are compiled for 64 forced host devices, and not run. The
+bytes are those that XLA plans for each device, gradients and temporaries included.
 """
 
-import argparse
 import functools
 import math
 import re
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from timing import argument_parser, planned_bytes, seconds_of
 
 import cs231n_optax as co
 
@@ -40,7 +40,7 @@ SHAPE = re.compile(r"\w+\[([\d,]*)\]")
 
 Contender = Callable[[], optax.GradientTransformation]
 
-LINEAR: dict[str, Contender] = {  # of O(N) numbers
+LINEAR: dict[str, Contender] = {  # states of O(N) numbers
     "sgd": lambda: co.sgd(1e-3),
     "momentum": lambda: co.momentum(1e-3),
     "nesterov": lambda: co.nesterov(1e-3),
@@ -52,15 +52,15 @@ LINEAR: dict[str, Contender] = {  # of O(N) numbers
     "lbfgs(5)": lambda: co.lbfgs(5),
     "lbfgs(15)": co.lbfgs,
 }
-DENSE: dict[str, Contender] = {"bfgs": co.bfgs, "newton": co.newton}  # of N² numbers
+DENSE: dict[str, Contender] = {"bfgs": co.bfgs, "newton": co.newton}  # states of N² numbers
 
 
 class Collective(NamedTuple):
-    """One of a compiled program.
+    """A collective operation of a compiled program.
 
     Attributes:
       op: its name in HLO.
-      numbers: how many it gives each device, over all arrays that it moves together.
+      numbers: how many each device receives, over all arrays that are moved together.
     """
 
     op: str
@@ -68,7 +68,7 @@ class Collective(NamedTuple):
 
 
 def collectives(hlo: str) -> list[Collective]:
-    """Every collective in the text of a compiled program, those in loops and branches once."""
+    """The collectives in the text of a compiled program; one in a loop or branch counts once."""
     return [
         Collective(op, sum(math.prod(map(int, filter(None, s.split(",")))) for s in shapes))
         for result, op in COLLECTIVE.findall(hlo)
@@ -114,7 +114,7 @@ def step_of(tx: optax.GradientTransformation) -> Callable[[Any, Any], tuple[Any,
 
 
 def compile_sharded(tx: optax.GradientTransformation, params: Any, shardings: Any) -> Any:
-    """The step, its buffers donated, with everything where `state_sharding` says."""
+    """The compiled step, its buffers donated and sharded as `state_sharding` says."""
     layout = co.state_sharding(tx, params, shardings)
     state = placed(jax.eval_shape(tx.init, params), layout)
     step = step_of(tx)
@@ -158,13 +158,12 @@ def relative_times(contenders: dict[str, Contender], size: int, rounds: int) -> 
         for name in runs if turn % 2 else reversed(runs):
             update, carry = runs[name]
             evaluated = jax.block_until_ready(evaluate(carry[0]))
-            start = time.perf_counter()
-            carry = jax.block_until_ready(update(*carry, *evaluated))
-            elapsed = time.perf_counter() - start
+            elapsed, carry = seconds_of(functools.partial(update, *carry, *evaluated))
             runs[name] = update, carry
             if turn >= WARM_UP and co.accepted(carry[1]):
                 times[name].append(elapsed)
-    medians = {name: statistics.median(row) for name, row in times.items()}
+    # nan where few rounds had no accepted update
+    medians = {name: statistics.median(row or [math.nan]) for name, row in times.items()}
     return {name: median / medians[next(iter(medians))] for name, median in medians.items()}
 
 
@@ -187,7 +186,7 @@ def print_table(rounds: int) -> None:
 
 
 def print_plan() -> None:
-    """What 10¹⁰ parameters take on each of 64 devices: 149 matrices of 8192 x 8192 and biases."""
+    """Memory on each of 64 devices for 10¹⁰ parameters: 149 matrices of 8192 x 8192 and biases."""
     jax.config.update("jax_num_cpu_devices", 64)
     mesh = Mesh(np.array(jax.devices()), ("devices",))
     specs = {"rows": (None, "devices"), "columns": (None, None, "devices"), "biases": ()}
@@ -199,10 +198,8 @@ def print_plan() -> None:
     print("|---|---|---|---|---|")
     for name, make in LINEAR.items():
         compiled = compile_sharded(make(), params, shardings)
-        plan, found = compiled.memory_analysis(), collectives(compiled.as_text())
-        kept = plan.argument_size_in_bytes
-        total = kept + plan.output_size_in_bytes + plan.temp_size_in_bytes
-        total -= plan.alias_size_in_bytes
+        found, total = collectives(compiled.as_text()), planned_bytes(compiled)
+        kept = compiled.memory_analysis().argument_size_in_bytes
         largest = max((c.numbers for c in found), default=0)
         row = (f"`{name}`", f"{kept / 1e9:.1f}", f"{total / 1e9:.1f}", len(found), largest)
         print("| " + " | ".join(map(str, row)) + " |", flush=True)
@@ -210,9 +207,9 @@ def print_plan() -> None:
 
 def main() -> None:
     """Print the table, or the plan."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="updates timed (default: 15)")
-    parser.add_argument("--plan", action="store_true", help="of 10¹⁰ parameters, in its place")
+    parser.add_argument("--plan", action="store_true", help="instead: the plan for 10¹⁰ parameters")
     options = parser.parse_args()
     if options.plan:
         print_plan()

@@ -1,24 +1,24 @@
-"""A sweep beside what one would write by hand: rows a second.
+"""A sweep beside what one would write by hand: seconds a row.
 
     python benchmarks/sweep.py [--model mlp|cnn|conv] [--num 64] [--steps 500] [--rounds 5]
 
-Momentum at 8 learning rates and 8 values of rho (as many of them as ``--num``), with a step decay,
-on scikit-learn's digits in batches of 32. The contestants take turns within each round:
+Momentum at 8 learning rates and 8 values of rho (the first ``--num`` of these 64 rows), with a step
+decay, on scikit-learn's digits in batches of 32. The ways take turns within each round:
 
 - sequential: one compiled program with traced hyperparameters, called row by row;
 - lax.map: what one writes by hand for two devices, a `jax.shard_map` of
   ``jax.lax.map(run, rows, batch_size=16)``;
-- sweep, with a lane batch of 16 and with one chosen by the clock;
-- a new optimiser and so a new compilation for each row (the first four rows);
+- sweep, in batches of 16 rows, and with the batch size that `sweep` itself finds by timing;
+- a new optimiser, and so a new compilation, for each row (the first four rows);
 - PyTorch's eager loop (two rows), if PyTorch is installed: ``pip install torch==2.13.0``.
 
-Compiled programs are timed without their compilation: of a sweep, from its first batch's end to its
-last's, which its callback tells, or from the start of a second one where there is one batch only.
-The last column is the whole call, compilation and all. ``mlp`` is 64-64-10; ``cnn`` has this
-library's convolution, and ``conv`` the same net with `jax.lax.conv_general_dilated`.
+Compiled programs are timed without their compilation. A sweep is timed from the end of its first
+batch to the end of its last, as its callback reports them; nan stands for a sweep of a single batch
+(16 rows for each device). The last column is the whole call, compilation included.
+``mlp`` is 64-64-10; ``cnn`` has this library's convolution, and ``conv`` is the same net with
+`jax.lax.conv_general_dilated`.
 """
 
-import argparse
 import importlib.util
 import itertools
 import os
@@ -30,7 +30,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from building_blocks import cnn_with_lax_conv
 from jax.sharding import Mesh, PartitionSpec
+from timing import argument_parser
 
 import cs231n_optax as co
 from cs231n_optax.problems import datasets, networks
@@ -39,7 +41,7 @@ BATCH = 32
 
 
 class Timing(NamedTuple):
-    """Seconds a row without compilation, and for the whole call of so many rows."""
+    """Seconds for a row without compilation, and for the whole call."""
 
     row: float
     call: float
@@ -47,9 +49,9 @@ class Timing(NamedTuple):
 
 def main() -> None:
     """Print the medians over the rounds, relative to the sequential runs."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--model", choices=("mlp", "cnn", "conv"), default="mlp")
-    parser.add_argument("--num", type=int, default=64)
+    parser.add_argument("--num", type=int, default=64, help="rows: up to 64, even (default: 64)")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
@@ -79,7 +81,7 @@ def main() -> None:
         )
         return jnp.mean(result.history.loss[-50:])
 
-    contestants: dict[str, Callable[[], Timing]] = {
+    ways: dict[str, Callable[[], Timing]] = {
         "sequential": lambda: sequential(run, rows),
         "lax.map by hand, 16": lambda: by_hand(run, rows),
         "sweep, 16": lambda: swept(run, rows, 16),
@@ -88,12 +90,12 @@ def main() -> None:
     }
     if options.model == "mlp" and importlib.util.find_spec("torch"):
         params = jax.device_get(network.init(jax.random.key(0)))
-        contestants["PyTorch, eager"] = lambda: pytorch(params, data, rows[:2], options.steps)
+        ways["PyTorch, eager"] = lambda: pytorch(params, data, rows[:2], options.steps)
 
-    timings: dict[str, list[Timing]] = {name: [] for name in contestants}
+    timings: dict[str, list[Timing]] = {name: [] for name in ways}
     for _ in range(options.rounds):
-        for name, contestant in contestants.items():
-            timings[name].append(contestant())
+        for name, way in ways.items():
+            timings[name].append(way())
     medians = {
         name: Timing(*(statistics.median(column) for column in zip(*of_rounds, strict=True)))
         for name, of_rounds in timings.items()
@@ -119,7 +121,7 @@ def sequential(run: Any, rows: list[dict[str, float]]) -> Timing:
 
 
 def by_hand(run: Any, rows: list[dict[str, float]]) -> Timing:
-    """What one writes for the devices at hand."""
+    """What one writes by hand for several devices."""
     began = time.perf_counter()
     mesh, spec = Mesh(np.array(jax.devices()), ("rows",)), PartitionSpec("rows")
     columns = {name: np.float32([row[name] for row in rows]) for name in rows[0]}
@@ -136,22 +138,25 @@ def by_hand(run: Any, rows: list[dict[str, float]]) -> Timing:
 
 
 def swept(run: Any, rows: list[dict[str, float]], batch_size: int | None) -> Timing:
-    """`sweep`, as anyone calls it."""
-    heard = []
+    """`sweep` itself, timed by its callback."""
+    reports = []
     began = time.perf_counter()
 
-    def hear(progress: co.SweepProgress) -> None:
-        heard.append((time.perf_counter(), progress.num_finished))
+    def callback(progress: co.SweepProgress) -> None:
+        reports.append((time.perf_counter(), progress.num_finished))
 
-    co.sweep(lambda hparams: run(hparams), rows, batch_size=batch_size, callback=hear)
+    co.sweep(lambda hparams: run(hparams), rows, batch_size=batch_size, callback=callback)
     if batch_size is None:
-        print("rows of each batch:", *np.diff([finished for _, finished in heard]))
-    (first, some), (last, every) = heard[1], heard[-1]
-    return Timing((last - first) / (every - some), last - began)
+        print("rows of each batch:", *np.diff([num_finished for _, num_finished in reports]))
+    # reports[0] comes before the first batch
+    (first_end, first_rows), (last_end, all_rows) = reports[1], reports[-1]
+    timed_rows = all_rows - first_rows
+    row = (last_end - first_end) / timed_rows if timed_rows else np.nan
+    return Timing(row, last_end - began)
 
 
 def recompiled(run: Any, rows: list[dict[str, float]]) -> Timing:
-    """The optimiser built anew, with Python numbers, for each row."""
+    """A new optimiser with Python numbers, and a compilation, for each row."""
     began = time.perf_counter()
     for row in rows:
         jax.block_until_ready(jax.jit(lambda row=row: run(row))())
@@ -160,7 +165,7 @@ def recompiled(run: Any, rows: list[dict[str, float]]) -> Timing:
 
 
 def pytorch(params: Any, data: Any, rows: list[dict[str, float]], steps: int) -> Timing:
-    """The same training in PyTorch; with as many threads as it likes."""
+    """The same training in PyTorch, with its default number of threads."""
     import torch
     from torch import nn
 
@@ -194,24 +199,7 @@ def pytorch(params: Any, data: Any, rows: list[dict[str, float]], steps: int) ->
     return Timing(seconds / len(rows), seconds)
 
 
-def conv(input_shape: tuple[int, ...], num_classes: int) -> networks.Network:
-    """The library's `cnn` with XLA's convolution."""
-    init = networks.cnn(input_shape, num_classes).init
-
-    def apply(params: Any, x: jax.Array) -> jax.Array:
-        for i in (1, 2):
-            x = jax.lax.conv_general_dilated(
-                x, params[f"w{i}"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
-            x = jax.nn.relu(x + params[f"b{i}"])
-            n, height, width, channels = x.shape
-            x = x.reshape(n, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
-        return x.reshape(len(x), -1) @ params["w3"] + params["b3"]
-
-    return networks.Network(init, apply)
-
-
-NETWORKS = {"mlp": networks.mlp, "cnn": networks.cnn, "conv": conv}
+NETWORKS = {"mlp": networks.mlp, "cnn": networks.cnn, "conv": cnn_with_lax_conv}
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ python bench.py run --dtype f32 --out f32.jsonl
 python bench.py verify --solvers cs231n_lbfgs    # the solvers' counters against executed ones
 python bench.py catalog --out all.json           # list all of sif2jax's problems (a slow import)
 
-`run` appends one line of JSON for each problem and solver (`worker.py` says what is in it) and
-leaves out what the file already holds, so that a run can be resumed. What a solver says about
-convergence is recorded, but the gradient at the returned point is what counts. README.md tells how
-to register a solver of your own.
+`run` appends one line of JSON for each problem and solver (`worker.py` describes it) and skips what
+the file already holds, so a run can be resumed. What a solver says about convergence is recorded,
+but the gradient at the returned point decides. README.md explains how to register a solver of your
+own.
 """
 
 import argparse
@@ -27,17 +27,18 @@ import problems
 import registry
 import verify
 import worker
+from interface import TOL, Solver
 from registry import register  # for plugins: `from bench import register`
 
 __all__ = ["register"]
 
-VERIFIED = ["CUBE", "HELIX", "BIGGS6"]  # by `verify`, unless told
+DEFAULT_VERIFIED = ["CUBE", "HELIX", "BIGGS6"]
 
 
 def finished(path: Path) -> tuple[set[tuple[Any, ...]], set[tuple[str, str]]]:
     """The (problem, solver, dtype) a file holds, and the (problem, dtype) that can't be evaluated.
 
-    A last line that was cut off is taken away.
+    An incomplete last line, from a run that was killed, is removed from the file.
     """
     done, broken = set(), set()
     if path.exists():
@@ -52,28 +53,30 @@ def finished(path: Path) -> tuple[set[tuple[Any, ...]], set[tuple[str, str]]]:
     return done, broken
 
 
-def run(options: argparse.Namespace, names: list[str]) -> None:
-    """Run the named solvers on the chosen problems and append the records to a file."""
+def run(options: argparse.Namespace, solvers: dict[str, Solver]) -> None:
+    """Run the solvers on the chosen problems and append the records to a file."""
     rows = [row for row in problems.read_catalog(options.catalog) if row["n"] <= options.max_n]
     if options.problems:
         rows = [row for row in rows if row["name"] in options.problems]
-    random.Random(0).shuffle(rows)  # a truncated run is then still a fair sample
-    path, began = Path(options.out), time.monotonic()
+    random.Random(0).shuffle(rows)  # a run that is cut short is then a fair sample
+    path, start = Path(options.out), time.monotonic()
     done, broken = finished(path)
     todo: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     for row in rows:
         todo.put(row)
-    lock, stop, count = threading.Lock(), threading.Event(), 0
+    lock, stop, num_finished = threading.Lock(), threading.Event(), 0
+    children: list[worker.Worker] = []
 
-    def one_problem(row: dict[str, Any], child: worker.Worker | None) -> worker.Worker | None:
+    def run_problem(row: dict[str, Any], child: worker.Worker | None) -> worker.Worker | None:
+        """Evaluate the start (solver None), then run each solver; returns the last child."""
         name = row["name"]
-        for solver in [None, *names]:
+        for solver in [None, *solvers]:
             if stop.is_set() or (name, options.dtype) in broken:
                 break
             if (name, solver, options.dtype) in done:
                 continue
             record = {"problem": name, "n": row["n"], "solver": solver, "dtype": options.dtype}
-            if solver and row["n"] > registry.SOLVERS[solver].max_n:
+            if solver and row["n"] > solvers[solver].max_n:
                 record |= {"ok": False, "error": "skipped: n > max_n"}
             else:
                 if child is None or not child.alive():
@@ -89,54 +92,51 @@ def run(options: argparse.Namespace, names: list[str]) -> None:
                     broken.add((name, options.dtype))
         return child
 
-    def work() -> None:
-        nonlocal count
+    def run_problems() -> None:
+        """Take problems from the queue until it is empty."""
+        nonlocal num_finished
         child = None
         while not stop.is_set():
             try:
                 row = todo.get_nowait()
             except queue.Empty:
                 break
-            child = one_problem(row, child)
+            child = run_problem(row, child)
             with lock:
-                count += 1
-                seconds = time.monotonic() - began
-                print(f"{seconds:7.0f}s {count}/{len(rows)} {row['name']} n={row['n']}", flush=True)
+                num_finished += 1
+                progress = f"{time.monotonic() - start:7.0f}s {num_finished}/{len(rows)}"
+                print(f"{progress} {row['name']} n={row['n']}", flush=True)
 
-    children: list[worker.Worker] = []
     with path.open("a") as file, ThreadPoolExecutor(options.jobs) as pool:
         try:
-            for future in [pool.submit(work) for _ in range(options.jobs)]:
+            for future in [pool.submit(run_problems) for _ in range(options.jobs)]:
                 future.result()
         finally:
             stop.set()
             for child in children:
                 child.kill()
-    for child in children:  # one may have started since
+    for child in children:  # a thread may have started one meanwhile
         child.kill()
 
 
-def comma_separated(text: str) -> list[str]:
-    """An argparse type: names with commas between."""
-    return [name for name in text.split(",") if name]
-
-
 def main() -> None:
-    """Read the command line."""
+    """Read the command line and run its command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("command", choices=["run", "verify", "catalog", "worker"])
-    parser.add_argument("--dtype", choices=list(registry.TOL), default="f64")
+    parser.add_argument("--dtype", choices=list(TOL), default="f64")
     parser.add_argument("--out", default="", help="default: DTYPE.jsonl; catalog: catalog.json")
-    parser.add_argument("--solvers", type=comma_separated, default=[], help="default: all")
+    registry.add_options(parser)
     parser.add_argument(
-        "--problems", type=comma_separated, default=[], help="default: all; verify: a few"
+        "--problems",
+        type=registry.comma_separated,
+        default=[],
+        help=f"default: all; verify: {','.join(DEFAULT_VERIFIED)}",
     )
-    parser.add_argument("--max-n", type=int, default=2000)
+    parser.add_argument("--max-n", type=int, default=2000, help="most variables (default: 2000)")
     parser.add_argument("--timed", action="store_true", help="time each solver again, compiled")
     parser.add_argument("--jobs", type=int, default=1, help="problems at a time, a process each")
-    parser.add_argument("--plugin", default="", help="a Python file that registers solvers")
     parser.add_argument("--catalog", default=problems.PROBLEMS, help="the list of problems")
     options = parser.parse_args()
 
@@ -148,22 +148,18 @@ def main() -> None:
         worker.serve(options.dtype, options.timed, options.plugin)
         return
     worker.set_up_jax(options.dtype if options.command == "run" else "f64")
-    missing = registry.load_solvers(options.plugin)
-    if missing:
-        print("not installed, left out:", *missing)
-    names = options.solvers or list(registry.SOLVERS)
-    if unknown := set(names) - set(registry.SOLVERS):
-        parser.error(f"unknown: {sorted(unknown)}; known: {', '.join(registry.SOLVERS)}")
+    solvers = registry.chosen(parser, options, orders=(1, 2))
     catalog = {row["name"]: row for row in problems.read_catalog(options.catalog)}
-    if unknown := set(options.problems) - set(catalog):
+    if unknown := set(options.problems) - catalog.keys():
         parser.error(f"not in {os.path.relpath(options.catalog)}: {sorted(unknown)}")
     if options.command == "run":
         options.out = options.out or f"{options.dtype}.jsonl"
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # the workers end with us
-        run(options, names)
+        # SIGTERM then raises KeyboardInterrupt, so that the children are killed, too
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        run(options, solvers)
     else:
-        chosen = options.problems or VERIFIED
-        agree = verify.verify([catalog[name] for name in chosen], names)
+        names = options.problems or DEFAULT_VERIFIED
+        agree = verify.verify([catalog[name] for name in names], solvers)
         raise SystemExit(0 if agree else 1)
 
 

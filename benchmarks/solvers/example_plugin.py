@@ -10,7 +10,7 @@ from bench import register
 
 @register("gd_toy", family="toy")
 def gd_toy(fun, max_iters):
-    """Steps of -0.001 g, until max|g| <= gtol."""
+    """Take steps of -0.001 g until max|g| <= gtol."""
     grad = jax.grad(fun)
 
     @jax.jit

@@ -1,10 +1,10 @@
-"""Where `newton` ends, certified: the gradient and the extreme eigenvalues of the Hessian there.
+"""Check whether `newton` ends at a minimum: the gradient and the Hessian's extreme eigenvalues.
 
     python minima.py ELATVIDU LUKSAN12LS RAT43LS MGH10LS [--tol 1e-14]
 
-In float64, with the tolerance relative to the first gradient. A least eigenvalue well above zero,
-relative to the largest, and a gradient of rounding make the point a strict local minimum, whatever
-its value is.
+In float64; the tolerance is relative to the first gradient. The point is a strict local minimum if
+the gradient is as small as rounding allows and the least eigenvalue is well above zero relative to
+the largest.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The problems: CUTEst's unconstrained ones, from sif2jax, and the catalogue that names them."""
+"""CUTEst's unconstrained problems, from sif2jax, and the catalogue that lists them."""
 
 import importlib
 import importlib.util
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from registry import HERE
+from interface import HERE
 
 PROBLEMS = Path(os.environ.get("SOLVER_BENCH_CATALOG", HERE / "problems.json"))
 
@@ -18,8 +18,8 @@ PROBLEMS = Path(os.environ.get("SOLVER_BENCH_CATALOG", HERE / "problems.json"))
 def load(name: str, module: str) -> tuple[Callable[[Any], Any], Any]:
     """The objective and the starting point of a problem.
 
-    Only the problem's own module is imported: `import sif2jax` instantiates every problem, which
-    takes about a minute. So its packages are put into `sys.modules` as bare namespaces first.
+    `import sif2jax` instantiates every problem, which takes about a minute. Its packages are put
+    into `sys.modules` as bare namespaces, so that only the problem's own module is imported.
     """
     if "sif2jax" not in sys.modules:
         spec = importlib.util.find_spec("sif2jax")
@@ -41,7 +41,7 @@ def read_catalog(path: str | Path = PROBLEMS) -> list[dict[str, Any]]:
 
 
 def write_catalog(path: str | Path) -> None:
-    """List all of sif2jax's unconstrained problems in a file, each once."""
+    """Write a catalogue of all of sif2jax's unconstrained problems, each once."""
     import jax
     import sif2jax
 

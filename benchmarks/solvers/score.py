@@ -1,17 +1,19 @@
-"""Score a run of bench.py against the peers' recorded counts and, where it was timed, their times.
+"""Compare a run of bench.py with the peers' recorded counts and, if it was timed, their times.
 
     python score.py f64.jsonl [--solver NAME] [--peers peers.json] [--json]
+    python score.py f64.jsonl --values MEXHAT,DJTL
 
-The harness judges by max|g| at the returned point, relative to max(1, max|g| at the start):
-solved is 1e-5 (float32: 1e-3) in the loose call, tight is 1e-8 (1e-5) in the tight one. Strict is
-tight with a value within 1e-6 (1 + |f_best|) of the best that any solver found: on problems whose
-first gradient is huge the relative test alone passes far from the minimum.
+The test is on max|g| at the returned point, relative to max(1, max|g| at the start). *Solved* is
+1e-5 (float32: 1e-3) in the loose call, *tight* is 1e-8 (1e-5) in the tight one. *Strict* is tight
+with a value within 1e-6 (1 + |f_best|) of the best that any solver found: on problems whose first
+gradient is huge, the relative test alone passes far from the minimum.
 
 Ratios are ours over theirs, over the problems that both solve: below 1, ours is better. Each is
-given as its median and its geometric mean; `/ best` is the evaluations over those of the peer with
-the fewest, among the peers that use first derivatives only. `H, Hv` compares what solvers report as
-n_hess: Hessians or Hessian-vector products. Counts of peers are the recorded ones, from peers.json
-or from another run's .jsonl; times are of this run only.
+given as its median and its geometric mean. `/ best` compares the evaluations with those of the
+first-order peer that needs the fewest. `H, Hv` compares what solvers report as n_hess: Hessians or
+Hessian-vector products. Counts of peers are the recorded ones, from peers.json or from another
+run's .jsonl; times are from this run only. `--values` lists where the tight calls end, problem by
+problem.
 """
 
 import argparse
@@ -23,7 +25,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from registry import HERE, TOL
+from interface import HERE, TOL
 
 Problem = dict[str, Any]  # n, g0, solvers: {name: entry}
 Entry = dict[str, Any]  # loose, tight: {n_fun, f, g, n_hess, solved}; t_loose, t_tight, t_compile
@@ -34,7 +36,7 @@ CALLS = ("loose", "tight")
 
 
 def judge(problem: Problem, dtype: str) -> None:
-    """Write into each entry whether it is solved."""
+    """Mark in each entry whether each call is solved."""
     scale = max(1.0, problem["g0"] or 1.0)
     for entry in problem["solvers"].values():
         for call, tol in TOL[dtype].items():
@@ -61,7 +63,7 @@ def read_run(path: Path) -> dict[str, dict[str, Problem]]:
 
 
 def read_recorded(path: Path) -> dict[str, dict[str, Problem]]:
-    """The same from peers.json, where an entry is a list: `about` names its columns."""
+    """The same from peers.json, where an entry is a list whose columns `about` names."""
     recorded = json.loads(path.read_text())
     columns = recorded.pop("about")["columns"]
     for problems in recorded.values():
@@ -71,7 +73,7 @@ def read_recorded(path: Path) -> dict[str, dict[str, Problem]]:
                 for column, value in zip_longest(columns, row):
                     call, _, key = column.rpartition(".")
                     (entry.setdefault(call, {}) if call else entry)[key] = value
-                for call in CALLS:  # absent, if it did not return in time
+                for call in CALLS:  # a call that did not return in time has no counts
                     if entry.get(call, {}).get("n_fun") is None:
                         entry.pop(call, None)
                 problem["solvers"][name] = {k: v for k, v in entry.items() if v is not None}
@@ -92,7 +94,7 @@ def read(path: str | Path) -> dict[str, dict[str, Problem]]:
 
 
 def finite(x: float | None) -> bool:
-    """Whether it is a finite number."""
+    """Whether x is a finite number."""
     return x is not None and math.isfinite(x)
 
 
@@ -102,7 +104,7 @@ def solved(entry: Entry, call: str) -> bool:
 
 
 def summary(ratios: Iterable[float]) -> dict[str, float | int | None]:
-    """Median, geometric mean and number of some positive ratios."""
+    """Median, geometric mean and number of positive ratios."""
     values = list(ratios)
     if not values:
         return {"median": None, "geometric": None, "problems": 0}
@@ -114,7 +116,7 @@ def summary(ratios: Iterable[float]) -> dict[str, float | int | None]:
 
 
 class Score:
-    """One solver of a run beside the recorded peers, on the problems that both files hold."""
+    """One solver of a run compared with the recorded peers, on the problems in both files."""
 
     def __init__(self, me: str, run: dict[str, Problem], recorded: dict[str, Problem]) -> None:
         self.names = sorted(run.keys() & recorded.keys())
@@ -145,7 +147,7 @@ class Score:
         return min(counts, default=None)
 
     def strict(self, entry: Entry, p: str) -> bool:
-        """Whether the tight call also came to the best known value."""
+        """Whether the tight call is solved and reaches the best known value."""
         bound = self.best[p] + 1e-6 * (1 + abs(self.best[p]))
         return solved(entry, "tight") and entry["tight"]["f"] <= bound
 
@@ -162,7 +164,7 @@ class Score:
         ]
 
     def over_best(self, column: dict[str, Entry], call: str = "loose") -> dict[str, Any]:
-        """Evaluations over those of the best first-order peer; none for a second-order solver."""
+        """Evaluations over those of the best first-order peer; empty for a second-order solver."""
         fewest = self.fewest[call]
         if any(column[p].get(call, {}).get("n_hess") for p in self.names):
             return summary([])
@@ -173,7 +175,7 @@ class Score:
         )
 
     def against(self, peer: str) -> dict[str, Any]:
-        """Ours over a peer's."""
+        """Ratios of ours to a peer's."""
         mine = self.mine
         column = {p: self.peers[p].get(peer, {}) for p in self.names}
         live = {p: self.live[p].get(peer, {}) for p in self.names}
@@ -212,7 +214,7 @@ class Score:
         }
 
     def result(self) -> dict[str, Any]:
-        """Everything, as one JSON object."""
+        """All scores, as one JSON object."""
         some = {peer for p in self.names for peer in self.peers[p]}
         peers = [
             peer
@@ -232,9 +234,9 @@ class Score:
 def changed_counts(
     run: dict[str, Problem], recorded: dict[str, Problem]
 ) -> dict[str, tuple[list[str], int]]:
-    """For peers that this run also ran: where their counts are not the recorded, and of how many.
+    """For each peer in this run: the problems where its counts changed, and how many were compared.
 
-    Only the problems on which both calls returned, in both files, are compared.
+    Only problems on which both calls returned, in both files, are compared.
     """
     out: dict[str, tuple[list[str], int]] = {}
     for p in sorted(run.keys() & recorded.keys()):
@@ -262,7 +264,7 @@ def pair(median: float | None, geometric: float | None) -> str:
 
 
 def few(names: list[str]) -> str:
-    """Some names, and how many more there are."""
+    """The first five names, and how many more there are."""
     more = [f"+ {len(names) - 5}"] if len(names) > 5 else []
     return " ".join([*names[:5], *more])
 
@@ -307,6 +309,23 @@ def report(dtype: str, me: str, result: dict[str, Any]) -> str:
     )
 
 
+def values(names: list[str], run: dict[str, Problem], recorded: dict[str, Problem]) -> str:
+    """Where the tight calls end on some problems: of this run, and of the recorded peers."""
+    rows = []
+    for p in names:
+        solvers = recorded[p]["solvers"] | run.get(p, {"solvers": {}})["solvers"]
+        for solver, entry in solvers.items():
+            evals = [str(entry[call]["n_fun"]) if call in entry else "–" for call in CALLS]
+            tight = entry.get("tight")
+            end = ["–"] * 4
+            if tight:
+                end = [f"{tight['f']:.10g}", f"{tight['g']:.1e}", str(tight.get("n_hess") or "–")]
+                end += ["yes" if tight["solved"] else "no"]
+            rows.append([p, solver, *evals, *end])
+    header = ["problem", "solver", "evals: loose", "tight", "value", "gradient", "H, Hv", "met"]
+    return table(header, rows)
+
+
 def main() -> None:
     """Print a table for each solver of the run that is not among the recorded ones."""
     parser = argparse.ArgumentParser(
@@ -318,6 +337,7 @@ def main() -> None:
         "--peers", default=HERE / "peers.json", help="peers.json, or a run's .jsonl"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object, no tables")
+    parser.add_argument("--values", metavar="PROBLEM,...", help="list where the tight calls end")
     options = parser.parse_args()
 
     peers, results = read(options.peers), {}
@@ -325,6 +345,12 @@ def main() -> None:
         recorded = peers.get(dtype, {})
         if not run.keys() & recorded.keys():
             parser.error(f"no problem of {options.jsonl} is recorded in {options.peers}")
+        if options.values:
+            names = options.values.split(",")
+            if unknown := set(names) - recorded.keys():
+                parser.error(f"not recorded in {options.peers}: {sorted(unknown)}")
+            print(values(names, run, recorded))
+            continue
         known = {name for p in run.keys() & recorded.keys() for name in recorded[p]["solvers"]}
         live = {name for problem in run.values() for name in problem["solvers"]}
         for me in [options.solver] if options.solver else sorted(live - known):

@@ -1,15 +1,17 @@
-"""One problem and one solver at a time, in a process that can be killed.
+"""Run one problem and one solver at a time, in a process that can be killed.
 
-The parent (`Worker`) writes a job as one line of JSON; the child (`serve`) answers with events, one
-a line: the phase that begins, with what has been measured so far, and at last `done`. A phase that
-overruns its limit costs the child its life, and the job is recorded as a timeout in that phase.
+The parent (`Worker`) writes a job as one line of JSON. The child (`serve`) answers with events, one
+a line: one at the beginning of each phase, with what has been measured so far, and `done` at the
+end. If a phase exceeds its limit the parent kills the child and records a timeout in that phase.
 
-A record has `f0` and `g0` (value and max|g| at the start), `vg_compile` and `vg_call` (seconds of
-the first and of a later value-and-gradient), `loose` and `tight` (value `f` and max|g| `g` at the
-returned point as the harness finds them, the solver's counters `n_fun` and `n_grad`, what it says
-about convergence, and its extras), `t_first` and `t_tight1` (seconds of the first loose call,
-compiling included, and of the first tight one), and, with --timed, the medians
-`t_loose` and `t_tight`.
+A record holds
+- `f0`, `g0`: value and max|g| at the start;
+- `vg_compile`, `vg_call`: seconds of the first and of a later value-and-gradient;
+- `loose`, `tight`: value `f` and max|g| `g` at the returned point, as the harness evaluates them;
+  the solver's counters `n_fun` and `n_grad`; what it says about convergence; its extras;
+- `t_first`, `t_tight1`: seconds of the first loose call, compilation included, and of the first
+  tight call;
+- with --timed, the medians `t_loose` and `t_tight`.
 """
 
 import fcntl
@@ -30,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 import problems
 import registry
+from interface import MAX_ITERS, TOL, Solver, extras
 
 LOCK = os.path.join(tempfile.gettempdir(), "solver-bench.lock")  # one timed solve at a time
 LIMIT = {"check": 40.0, "first": 50.0, "tight": 40.0, "wait": 900.0, "timed": 60.0}  # seconds
@@ -37,7 +40,7 @@ STARTUP_LIMIT = 120.0
 
 
 def set_up_jax(dtype: str) -> None:
-    """The CPU, in float64 or in float32."""
+    """Use the CPU, in float64 or in float32. Call this before any array is made."""
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_x64", dtype == "f64")
 
@@ -51,7 +54,7 @@ def max_abs(x: Any) -> float:
 
 
 class Loaded:
-    """A problem at hand: objective, start, compiled value-and-gradient, and what it measures."""
+    """A problem, its compiled value-and-gradient, and what was measured at its start."""
 
     def __init__(self, name: str, module: str, dtype: Any) -> None:
         self.name, self.dtype = name, dtype
@@ -74,7 +77,7 @@ class Loaded:
         }
 
     def judge(self, result: tuple[Any, ...]) -> dict[str, Any]:
-        """What the solver returned, with the value and the gradient at its point."""
+        """Value and gradient at the point that a solver returned, and what the solver says."""
         value, grad = self.value_and_grad(jnp.asarray(result[0], self.dtype))
         return {
             "f": float(value),
@@ -82,13 +85,13 @@ class Loaded:
             "n_fun": int(result[1]),
             "n_grad": int(result[2]),
             "conv": bool(result[3]),
-            **{k: v if isinstance(v, str) else int(v) for k, v in registry.extras(result).items()},
+            **{k: v if isinstance(v, str) else int(v) for k, v in extras(result).items()},
         }
 
 
 def serve(dtype: str, timed: bool, plugin: str) -> None:
     """Answer jobs from standard input until it ends."""
-    # whatever a solver prints must not get between the events
+    # events have a channel of their own; whatever a solver prints goes to standard error
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
 
@@ -97,7 +100,7 @@ def serve(dtype: str, timed: bool, plugin: str) -> None:
 
     warnings.filterwarnings("ignore")
     set_up_jax(dtype)
-    registry.load_solvers(plugin)
+    solvers, _ = registry.load(plugin)
     loaded = None
     emit("ready")
     for line in sys.stdin:
@@ -113,17 +116,17 @@ def serve(dtype: str, timed: bool, plugin: str) -> None:
                 finite = np.isfinite([loaded.measured["f0"], loaded.measured["g0"]]).all()
                 emit("done", ok=bool(finite), **loaded.measured)
             else:
-                measured = measure(loaded, job["solver"], dtype, timed, emit)
+                measured = measure(loaded, solvers[job["solver"]], dtype, timed, emit)
                 emit("done", ok=True, **measured)
         except Exception as error:
             emit("done", ok=False, error=f"{type(error).__name__}: {error}"[:300])
 
 
-def measure(loaded: Loaded, solver: str, dtype: str, timed: bool, emit: Any) -> dict[str, Any]:
-    """Run a solver with the loose tolerance, with the tight one, and again for its times."""
-    solve = registry.SOLVERS[solver].build(loaded.fun, registry.MAX_ITERS)
+def measure(loaded: Loaded, solver: Solver, dtype: str, timed: bool, emit: Any) -> dict[str, Any]:
+    """Call a solver with the loose and with the tight tolerance, and again for its times."""
+    solve = solver.build(loaded.fun, MAX_ITERS)
     scale = max(1.0, loaded.measured["g0"])
-    tol = {k: jnp.asarray(v * scale, loaded.dtype) for k, v in registry.TOL[dtype].items()}
+    tol = {k: jnp.asarray(v * scale, loaded.dtype) for k, v in TOL[dtype].items()}
     out = dict(loaded.measured)
 
     def run(which: str) -> tuple[Any, float]:
@@ -157,7 +160,7 @@ def measure(loaded: Loaded, solver: str, dtype: str, timed: bool, emit: Any) -> 
 
 
 class Worker:
-    """A child process, and the talk with it."""
+    """A child process that runs jobs."""
 
     def __init__(self, dtype: str, timed: bool, plugin: str) -> None:
         script = str(Path(__file__).with_name("bench.py"))
@@ -190,7 +193,7 @@ class Worker:
             raise RuntimeError(f"no worker: try `{' '.join(command)}` by hand")
 
     def alive(self) -> bool:
-        """Whether the child still runs."""
+        """Whether the child is running."""
         return self.process.poll() is None
 
     def read(self, limit: float) -> dict[str, Any] | None:
@@ -209,7 +212,7 @@ class Worker:
         return json.loads(line)
 
     def job(self, **job: Any) -> dict[str, Any]:
-        """What a job measured; with an error also what it had measured before."""
+        """What a job measured; after an error or a timeout, what it had measured until then."""
         assert self.process.stdin is not None
         self.process.stdin.write((json.dumps(job) + "\n").encode())
         phase: str = "check"
@@ -226,7 +229,7 @@ class Worker:
             phase, part = name, event.get("part", part)
 
     def kill(self) -> None:
-        """End the child and what it started: its own process group."""
+        """Kill the child and its process group."""
         if self.alive():
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
