@@ -167,7 +167,7 @@ def with_line_search(
         search_state = _advance_search(search, state, evaluation)
         trial, decision = decide(state.trial, evaluation, search_state.answer, may_restart=True)
         # 3. Turn to a new direction from a new anchor, or keep the line.
-        line = _turn(inner, state, trial, decision, **extra_args)
+        line = _turn(inner, state, trial, decision, extra_args=extra_args)
         # 4. Propose the next trial: the first on a new line, or the next on the old one.
         search_state = _propose(
             search, search_state, trial, decision, line=line, unit_step=unit_step
@@ -199,7 +199,8 @@ def _turn(
     state: LineSearchState,
     trial: Trial,
     decision: Decision,
-    **extra_args: Any,
+    *,
+    extra_args: dict[str, Any],
 ) -> Line:
     """The line to search next: a new one if the decision needs a direction, else the old one."""
     # Update the direction. A restart resets its state first.
