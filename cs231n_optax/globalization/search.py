@@ -51,10 +51,10 @@ class Search(NamedTuple):
 
 
 class LinePoint(NamedTuple):
-    """A step t with φ(t) and φ′(t): scalars."""
+    """A step t with φ(t) and φ′(t), its slope: scalars."""
 
     step: jax.Array
-    value: jax.Array
+    phi: jax.Array
     slope: jax.Array
 
 
@@ -67,7 +67,7 @@ def cubic_minimum(a: LinePoint, b: LinePoint) -> jax.Array:
       J. Nocedal and S. Wright, "Numerical Optimization", 2nd ed., 2006, eq. 3.59.
     """
     width = b.step - a.step
-    d1 = a.slope + b.slope - 3 * (b.value - a.value) / width
+    d1 = a.slope + b.slope - 3 * (b.phi - a.phi) / width
     d2 = jnp.sign(width) * jnp.sqrt(d1 * d1 - a.slope * b.slope)
     return b.step - width * (b.slope + d2 - d1) / (b.slope - a.slope + 2 * d2)
 

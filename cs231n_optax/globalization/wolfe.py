@@ -140,7 +140,7 @@ def wolfe(
 
         # The Wolfe conditions, eq. 3.6, or the strong ones, eq. 3.7.
         is_finite = jnp.isfinite(value) & jnp.isfinite(slope)
-        decrease = value <= start.value + t * (jnp.asarray(c1, t.dtype) * start.slope)
+        decrease = value <= start.phi + t * (jnp.asarray(c1, t.dtype) * start.slope)
         steepest = jnp.asarray(c2, t.dtype) * start.slope
         curvature = slope >= steepest
         if strong:
@@ -148,7 +148,7 @@ def wolfe(
         exact = is_finite & decrease & curvature
 
         # Hager and Zhang's approximate conditions (T2 in their section 4).
-        level = value <= start.value + state.noise
+        level = value <= start.phi + state.noise
         flat = slope <= (2 * DELTA - 1) * start.slope
         approximate = is_finite & level & curvature & flat
 
@@ -172,11 +172,11 @@ def wolfe(
         poor_shrinks = state.poor_shrinks + poor.astype(jnp.int32)
         bisect = (poor_shrinks >= 2) | ~jnp.isfinite(minimum)
         offset = jnp.where(bisect, 0.5 * width, minimum - low.step)
-        offset = jnp.where(jnp.isfinite(high.value + high.slope), offset, 0)
+        offset = jnp.where(jnp.isfinite(high.phi + high.slope), offset, 0)
         inside = low.step + jnp.clip(offset, MARGIN * width, (1 - MARGIN) * width)
 
         # Fail if nothing changes any more, or if this was the last step.
-        unchanged = (value == state.low.value) & (slope == state.low.slope)
+        unchanged = (value == state.low.phi) & (slope == state.low.slope)
         narrow = bracketed & (width <= 2 * np.finfo(t.dtype).eps * high.step)
         closed = narrow | (unchanged & (bracketed | (num_evals == 1)))
         fail = closed | last

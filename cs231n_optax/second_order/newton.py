@@ -288,7 +288,7 @@ def _parabola_minimum(a: LinePoint, b: LinePoint) -> jax.Array:
     The second slope is not used: the next step is not on the line of the last one.
     """
     width = b.step - a.step
-    rise = b.value - a.value - a.slope * width
+    rise = b.phi - a.phi - a.slope * width
     convex = rise > 0
     minimum = a.step - a.slope * width**2 / (2 * jnp.where(convex, rise, 1))
     return jnp.where(convex, minimum, b.step)
