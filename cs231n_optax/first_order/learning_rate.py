@@ -1,0 +1,59 @@
+"""The learning rate as a transformation: u = -α g."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cs231n_optax import _checks, _tree
+
+
+class ScheduledLearningRateState(NamedTuple):
+    """State of a scheduled rate: the number of updates, int32, and the rate of the last one."""
+
+    count: jax.typing.ArrayLike
+    learning_rate: jax.Array
+
+
+def _rule(g: jax.Array, *, rate: Any) -> tuple[jax.Array]:
+    return (-rate * g,)
+
+
+def scale_by_learning_rate(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """Multiply by -α, in the dtype of each gradient.
+
+    Args:
+      learning_rate: α >= 0, a number, a scalar array (may be traced) or a schedule.
+
+    Differs from:
+      ``optax.scale_by_learning_rate``, where a traced α may widen the gradients, and the state
+      does not hold the rate of a schedule.
+    """
+    rate = _checks.learning_rate(learning_rate)
+    return _scale_by_schedule(rate) if callable(rate) else _scale_by_constant(rate)
+
+
+def _scale_by_constant(rate: Any) -> optax.GradientTransformation:
+    return optax.stateless(lambda updates, _: _tree.leafwise(_rule, updates, rate=rate)[0])
+
+
+def _scale_by_schedule(schedule: optax.Schedule) -> optax.GradientTransformation:
+    def rate_at(count: jax.typing.ArrayLike) -> jax.Array:
+        rate = _checks.nonnegative("learning_rate(count)", schedule(count))
+        return jnp.asarray(rate, float)
+
+    def init(params: optax.Params) -> ScheduledLearningRateState:
+        del params
+        count = jnp.zeros((), jnp.int32)
+        return ScheduledLearningRateState(count, rate_at(count))
+
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, ScheduledLearningRateState]:
+        del params
+        rate = rate_at(state.count)
+        (updates,) = _tree.leafwise(_rule, updates, rate=rate)
+        return updates, ScheduledLearningRateState(optax.safe_increment(state.count), rate)
+
+    return optax.GradientTransformation(init, update)
