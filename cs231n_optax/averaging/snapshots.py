@@ -40,10 +40,10 @@ class SnapshotsState(NamedTuple):
 def snapshots(num: int, every: jax.typing.ArrayLike) -> optax.GradientTransformationExtraArgs:
     """Keep the last ``num`` copies of the parameters, one from the end of each cycle.
 
-    The new parameters are copied after update C, 2 C, 3 C, ..., rounded up, with C = ``every``: with
-    ``cyclic_cosine(α, C)``, after the smallest step of each cycle. Put it last in a chain, or pass
-    it to `fit` or `minimize` as ``averaging=``; the updates pass unchanged. `snapshot_params` reads
-    the copies.
+    The new parameters are copied after update C, 2 C, 3 C, ..., rounded up, where C is ``every``.
+    With ``cyclic_cosine(α, C)`` that is after the smallest step of each cycle. Put it last in a
+    chain, or pass it to `fit` or `minimize` as ``averaging=``; the updates pass unchanged.
+    `snapshot_params` reads the copies.
 
     Args:
       num: M >= 1, a Python integer (a static argument of ``optax.inject_hyperparams``). The memory
