@@ -70,12 +70,12 @@ def polyak_average(
         are missing, or a tree, shape or type is not that of the parameters given to ``init``.
 
     Example:
-      >>> import cs231n_optax, jax.numpy as jnp, optax
+      >>> import cs231n_optax, jax, jax.numpy as jnp, optax
       >>> tx = optax.chain(cs231n_optax.sgd(0.1), cs231n_optax.polyak_average(decay=0.5))
       >>> params = jnp.array([1.0])
-      >>> state = tx.init(params)
+      >>> state, update = tx.init(params), jax.jit(tx.update)
       >>> for _ in range(2):
-      ...     updates, state = tx.update(10 * params, state, params)
+      ...     updates, state = update(10 * params, state, params)
       ...     params = optax.apply_updates(params, updates)
       >>> print(params, cs231n_optax.averaged_params(state))  # 1, 0, 0 with 1/4, 1/4, 1/2
       [0.] [0.25]

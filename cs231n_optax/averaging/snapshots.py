@@ -61,12 +61,12 @@ def snapshots(num: int, every: jax.typing.ArrayLike) -> optax.GradientTransforma
         missing, or a tree, shape or type is not that of the parameters given to ``init``.
 
     Example:
-      >>> import cs231n_optax, jax.numpy as jnp, optax
+      >>> import cs231n_optax, jax, jax.numpy as jnp, optax
       >>> tx = optax.chain(cs231n_optax.sgd(0.1), cs231n_optax.snapshots(num=3, every=2))
       >>> params = jnp.array(0.0)
-      >>> state = tx.init(params)
+      >>> state, update = tx.init(params), jax.jit(tx.update)
       >>> for _ in range(5):
-      ...     updates, state = tx.update(jnp.array(-10.0), state, params)  # a step of 1
+      ...     updates, state = update(jnp.array(-10.0), state, params)  # a step of 1
       ...     params = optax.apply_updates(params, updates)
       >>> print(cs231n_optax.snapshot_params(state), cs231n_optax.snapshots_filled(state))
       [2. 4. 0.] [ True  True False]
@@ -139,7 +139,7 @@ def snapshot_params(state: Any) -> Any:
       ValueError: as `averaged_params` does.
 
     Example:
-      >>> import cs231n_optax, jax, jax.numpy as jnp
+      >>> import cs231n_optax, jax.numpy as jnp
       >>> def fun(x): return jnp.sum((x - 3.0) ** 2)
       >>> result = cs231n_optax.minimize(fun, jnp.zeros(2), cs231n_optax.sgd(0.25), max_evals=5,
       ...                                averaging=cs231n_optax.snapshots(2, every=2))

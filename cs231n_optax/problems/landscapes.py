@@ -50,7 +50,8 @@ def taco_shell(condition_number: jax.typing.ArrayLike = 100.0) -> Landscape:
       >>> import jax
       >>> from cs231n_optax.problems.landscapes import taco_shell
       >>> bowl = taco_shell(condition_number=100.0)
-      >>> print(bowl.fun(bowl.x0), jax.grad(bowl.fun)(bowl.x0))
+      >>> value, grad = jax.jit(jax.value_and_grad(bowl.fun))(bowl.x0)
+      >>> print(value, grad)
       100.0 [-10. 100.]
 
     Source:

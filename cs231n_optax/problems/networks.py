@@ -60,8 +60,8 @@ def softmax_regression(input_shape: Sequence[int], num_classes: int) -> Network:
       >>> from cs231n_optax.problems.networks import softmax_regression
       >>> net = softmax_regression((8, 8, 1), num_classes=10)
       >>> params = jax.eval_shape(net.init, jax.random.key(0))
-      >>> {name: array.shape for name, array in params.items()}
-      {'w1': (64, 10), 'b1': (10,)}
+      >>> params["w1"].shape, params["b1"].shape
+      ((64, 10), (10,))
       >>> jax.eval_shape(net.apply, params, jnp.zeros((5, 8, 8, 1))).shape
       (5, 10)
 

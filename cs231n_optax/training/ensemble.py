@@ -71,10 +71,11 @@ def fit_members(
       >>> def init(key): return jax.random.normal(key, (3,))
       >>> def apply(w, x): return w[0] * jnp.tanh(w[1] * x + w[2])
       >>> def loss(w, batch): return jnp.mean((apply(w, batch["x"]) - batch["y"]) ** 2)
-      >>> result = cs231n_optax.fit_members(
-      ...     loss, init, cs231n_optax.adam(0.05), {"x": x, "y": jnp.sin(x)},
-      ...     num_members=4, steps=20, batch_size=16, key=jax.random.key(0))
-      >>> result.params.shape
+      >>> def train(key):
+      ...     return cs231n_optax.fit_members(
+      ...         loss, init, cs231n_optax.adam(0.05), {"x": x, "y": jnp.sin(x)},
+      ...         num_members=4, steps=300, batch_size=16, key=key)
+      >>> jax.eval_shape(train, jax.random.key(0)).params.shape  # traced, not run
       (4, 3)
 
     Source:
