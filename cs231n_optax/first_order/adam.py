@@ -55,7 +55,7 @@ def scale_by_adam(
 ) -> optax.GradientTransformationExtraArgs:
     """Divide the average gradient by the root of the average square: m̂ / (√ŝ + ε).
 
-    m ← β₁ m + (1 - β₁) g and s ← β₂ s + (1 - β₂) |g|², both from 0. With bias correction
+    m ← β₁ m + (1 - β₁) g and s ← β₂ s + (1 - β₂) g², both from 0. With bias correction
     m̂ = m / (1 - β₁ᵗ) and ŝ = s / (1 - β₂ᵗ). Without it m̂ = m and ŝ = s, and the first direction is
     (1 - β₁) / √(1 - β₂) times as long: 3.2 by default.
 
