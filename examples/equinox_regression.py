@@ -3,8 +3,8 @@
     pip install -e '.[examples]'
     python examples/equinox_regression.py
 
-An Equinox model is a tree of arrays and other objects (functions, sizes). It is partitioned into the
-arrays to train and the rest, which here includes the fixed frequencies of the first layer. The
+An Equinox model is a tree of arrays and other objects (functions, sizes). It is partitioned into
+the arrays to train and the rest, which here includes the fixed frequencies of the first layer. The
 transformation sees the trained part only; the ``None`` that Equinox leaves in place of the rest is
 an empty tree.
 

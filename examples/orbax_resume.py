@@ -87,7 +87,7 @@ def train(directory, method, die_at=None):
         run = begin(method)
         newest = manager.latest_step()
         if newest is not None:
-            run = manager.restore(newest, args=ocp.args.StandardRestore(run))  # run gives the layout
+            run = manager.restore(newest, args=ocp.args.StandardRestore(run))  # run: the layout
         runs = [run]
         while run.step < STEPS:
             run = advance(run, method)
