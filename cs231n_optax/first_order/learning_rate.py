@@ -1,5 +1,6 @@
 """The learning rate as a transformation: u = -α g."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -38,7 +39,7 @@ def _scale_by_constant(rate: Any) -> optax.GradientTransformation:
     return optax.stateless(lambda updates, _: _tree.leafwise(_rule, updates, rate=rate)[0])
 
 
-def _scale_by_schedule(schedule: optax.Schedule) -> optax.GradientTransformation:
+def _scale_by_schedule(schedule: Callable[[Any], Any]) -> optax.GradientTransformation:
     def rate_at(count: jax.typing.ArrayLike) -> jax.Array:
         rate = _checks.nonnegative("learning_rate(count)", schedule(count))
         return jnp.asarray(rate, float)
