@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writing of files."""
 
 import contextlib
 import os
@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 UNREADABLE = (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What reading an array of a broken .npz archive may raise."""
+"""Exceptions that reading an array of a broken .npz archive may raise."""
 
 
 @contextlib.contextmanager
 def replacing(path: Path, mode: Literal["w", "wb"]) -> Iterator[IO[Any]]:
-    """Open a file for writing that takes its place only when all has been written.
+    """Write a temporary file in the same folder, then rename it to ``path``.
 
-    It is written beside its place under another name, and renamed. If anything goes wrong before
-    that, the other name is removed and an older file stays as it was.
+    If anything fails before the renaming, the temporary file is removed and an older file at
+    ``path`` is unchanged.
 
     Args:
-      path: where the file shall be; its folder must exist.
-      mode: of text, in UTF-8 with the line ends as they are written, or of bytes.
+      path: the file; its folder must exist.
+      mode: "w" for text in UTF-8 without translation of line ends, "wb" for bytes.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     encoding, newline = ("utf-8", "") if mode == "w" else (None, None)

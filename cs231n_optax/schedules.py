@@ -5,9 +5,9 @@
     inverse_time_decay  α₀ / (1 + k t)
     cyclic_cosine       α₀/2 (cos(π (t mod C) / C) + 1)
 
-t = the step, counted from 0. Each is an ordinary Optax schedule, a function from the step to the
-rate, and every number in it, the step too, may be a traced array: so a sweep over decays is a
-`jax.vmap`. Optax's schedules of these shapes compare their arguments in Python and can't be traced.
+t = the step, from 0. Each function returns an Optax schedule, which maps the step (an integer or
+float array of any shape) to the rate in the default float dtype. The step and every argument may be
+traced, so a sweep over decays is a `jax.vmap`; Optax's schedules compare their arguments in Python.
 """
 
 import math
@@ -25,20 +25,15 @@ def step_decay(
     every: jax.typing.ArrayLike,
     factor: jax.typing.ArrayLike = 0.5,
 ) -> optax.Schedule:
-    """Multiply the rate by a factor every so many steps: α₀ factorᵏ, k = ⌊t / every⌋.
+    """Multiply the rate by a factor at regular intervals: α₀ factorᵏ, k = ⌊t / every⌋.
 
     Args:
       init_value: α₀ >= 0, the rate at step 0; a number or a scalar array (may be traced).
-      every: steps between two drops, > 0; likewise. It need not be whole.
-      factor: in [0, 1]; likewise. The lecture halves.
-
-    Returns:
-      A schedule: step (integer or float, any shape, may be traced) -> rate of the default float
-      dtype.
+      every: > 0 steps between two drops; likewise. It need not be whole.
+      factor: in [0, 1]; likewise. The lecture uses 1/2.
 
     Raises:
-      ValueError: if a Python number is out of its range.
-      TypeError: if an argument is not a number.
+      ValueError, TypeError: if an argument is out of range or no number.
 
     Example:
       >>> import cs231n_optax
@@ -50,8 +45,7 @@ def step_decay(
       Lecture 7-1-8.
 
     Differs from:
-      ``optax.exponential_decay(α₀, every, factor, staircase=True)``, the same values, and
-      ``optax.piecewise_constant_schedule``: neither can be traced.
+      ``optax.exponential_decay(α₀, every, factor, staircase=True)``: equal, but can't be traced.
     """
     init_value = _checks.nonnegative("init_value", init_value)
     every, factor = _checks.positive("every", every), _checks.fraction("factor", factor)
@@ -72,13 +66,8 @@ def exponential_decay(
       init_value: α₀ >= 0, the rate at step 0; a number or a scalar array (may be traced).
       rate: k >= 0 per step; likewise. The rate halves every ln 2 / k steps.
 
-    Returns:
-      A schedule: step (integer or float, any shape, may be traced) -> rate of the default float
-      dtype.
-
     Raises:
-      ValueError: if a Python number is out of its range.
-      TypeError: if an argument is not a number.
+      ValueError, TypeError: if an argument is out of range or no number.
 
     Example:
       >>> import cs231n_optax
@@ -90,9 +79,8 @@ def exponential_decay(
       Lecture 7-1-8.
 
     Differs from:
-      ``optax.exponential_decay(α₀, transition_steps, decay_rate)``, which is
-      α₀ decay_rate^(t / transition_steps) and can't be traced: k = -ln(decay_rate) /
-      transition_steps.
+      ``optax.exponential_decay(α₀, transition_steps, decay_rate)``: equal for
+      k = -ln(decay_rate) / transition_steps, but can't be traced.
     """
     init_value = _checks.nonnegative("init_value", init_value)
     rate = _checks.nonnegative("rate", rate)
@@ -108,13 +96,8 @@ def inverse_time_decay(
       init_value: α₀ >= 0, the rate at step 0; a number or a scalar array (may be traced).
       rate: k >= 0 per step; likewise. The rate has halved at step 1 / k.
 
-    Returns:
-      A schedule: step (integer or float, any shape, may be traced) -> rate of the default float
-      dtype.
-
     Raises:
-      ValueError: if a Python number is out of its range.
-      TypeError: if an argument is not a number.
+      ValueError, TypeError: if an argument is out of range or no number.
 
     Example:
       >>> import cs231n_optax
@@ -123,7 +106,7 @@ def inverse_time_decay(
       [0.1, 0.05, 0.025]
 
     Source:
-      Lecture 7-1-8; Robbins & Monro, 1951, for the condition Σ α = ∞, Σ α² < ∞ that it meets.
+      Lecture 7-1-8; it meets the condition of Robbins & Monro, 1951: Σ α = ∞, Σ α² < ∞.
     """
     init_value = _checks.nonnegative("init_value", init_value)
     rate = _checks.nonnegative("rate", rate)
@@ -135,19 +118,14 @@ def cyclic_cosine(
 ) -> optax.Schedule:
     """Cosine annealing that restarts every C steps: α₀/2 (cos(π (t mod C) / C) + 1).
 
-    Each cycle starts at α₀ and ends close to 0, where a snapshot of the model is taken.
+    Each cycle starts at α₀ and ends close to 0, where `snapshots` copies the parameters.
 
     Args:
       init_value: α₀ >= 0, the rate at each restart; a number or a scalar array (may be traced).
       cycle_length: C > 0 steps; likewise. It need not be whole.
 
-    Returns:
-      A schedule: step (integer or float, any shape, may be traced) -> rate of the default float
-      dtype.
-
     Raises:
-      ValueError: if a Python number is out of its range.
-      TypeError: if an argument is not a number.
+      ValueError, TypeError: if an argument is out of range or no number.
 
     Example:
       >>> import cs231n_optax
@@ -157,7 +135,7 @@ def cyclic_cosine(
 
     Source:
       Lecture 7-1-11; Huang et al., "Snapshot ensembles: train 1, get M for free", ICLR 2017,
-      eq. 2, whose t starts at 1; Loshchilov & Hutter, "SGDR", ICLR 2017.
+      eq. 2, whose t starts at 1; Loshchilov & Hutter, "SGDR", ICLR 2017, for the restarts.
 
     Differs from:
       ``optax.sgdr_schedule``, a list of cosine cycles that can't be traced.
@@ -181,7 +159,7 @@ def _float(x: Any) -> jax.Array:
 
 
 def _same_kind(count: Any, period: Any) -> tuple[jax.Array, jax.Array]:
-    """Both as integers if both are, so that ⌊t / n⌋ and t mod n are exact; else as floats."""
+    """Both as integers if both are, for an exact ⌊t / n⌋ and t mod n; otherwise as floats."""
     count, period = _real(count), jnp.asarray(period)
     whole = all(jnp.issubdtype(x.dtype, jnp.integer) for x in (count, period))
     dtype = int if whole else float

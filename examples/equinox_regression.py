@@ -3,14 +3,14 @@
     pip install -e '.[examples]'
     python examples/equinox_regression.py
 
-An Equinox model is a tree of arrays and of other things (functions, sizes). As always there, the
-model is partitioned: the inexact arrays that are to be trained, and the rest. Here the rest also
-holds the frequencies of the first layer, which stay as they were drawn. Our transformations see
-the trained part alone; the ``None`` that Equinox leaves in place of the others is an empty tree.
+An Equinox model is a tree of arrays and other objects (functions, sizes). It is partitioned into
+the arrays to train and the rest, which here includes the fixed frequencies of the first layer. The
+transformation sees the trained part only; the ``None`` that Equinox leaves in place of the rest is
+an empty tree.
 
-The one step serves both methods, for ours take ``value=`` and ignore it where they can. The
-parameters in the loop of L-BFGS may be a trial that its line search will reject:
-``accepted_params`` is the answer.
+One step serves both methods: a method that does not need ``value=`` ignores it. The parameters in
+the loop of L-BFGS may be a trial that its line search will reject; ``accepted_params`` is the
+solution.
 """
 
 import equinox as eqx
@@ -21,7 +21,7 @@ import cs231n_optax
 
 
 class FourierNetwork(eqx.Module):
-    """Random Fourier features of a number, then a small perceptron."""
+    """Random Fourier features of a scalar, then a small perceptron."""
 
     frequencies: jax.Array
     perceptron: eqx.nn.MLP
@@ -37,7 +37,7 @@ class FourierNetwork(eqx.Module):
 
 
 def split(model):
-    """The part to train, and the rest."""
+    """Partition into the part to train and the rest."""
     trainable = jax.tree.map(eqx.is_inexact_array, model)
     trainable = eqx.tree_at(lambda model: model.frequencies, trainable, replace=False)
     return eqx.partition(model, trainable)
@@ -58,7 +58,7 @@ def train_step(fixed, params, opt_state):
 
 
 def train(tx, x, y, *, steps):
-    """The parameters and the optimiser's state after some steps, and the rest of the model."""
+    """Train; return the parameters, the optimiser's state and the rest of the model."""
     params, rest = split(FourierNetwork(jax.random.key(0)))
     opt_state = tx.init(params)
     for _ in range(steps):
@@ -67,7 +67,7 @@ def train(tx, x, y, *, steps):
 
 
 def main(steps=300):
-    """Fit a chirp by both methods, with one evaluation of the loss a step, and print the losses."""
+    """Fit a chirp by both methods, with one evaluation of the loss per step; print the losses."""
     x = jnp.linspace(-1, 1, 200)
     y = jnp.sin(8 * x**2) + 0.02 * jax.random.normal(jax.random.key(1), x.shape)
 

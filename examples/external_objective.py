@@ -1,10 +1,9 @@
-"""L-BFGS on objectives that JAX cannot trace: a SciPy simulator with its adjoint, a PyTorch net.
+"""L-BFGS on objectives that JAX can't trace: a SciPy simulator with its adjoint, a PyTorch net.
 
-An update of `cs231n_optax.lbfgs` asks for the value and the gradient at the parameters in hand,
-two arrays, and not for the objective: they may come from anywhere, from Fortran or from another
-machine just as well. An L-BFGS that evaluates the objective in its own compiled line search, as
-Optax's and Optimistix's do, needs one that JAX can trace, or one that has been wrapped in
-``jax.pure_callback`` with a derivative of its own.
+An update of `cs231n_optax.lbfgs` takes the value and the gradient at the current parameters, two
+arrays that any program may have computed. The L-BFGS of Optax and of Optimistix evaluate the
+objective inside a compiled line search, so theirs must be traceable by JAX, or be wrapped in
+``jax.pure_callback`` with its own derivative.
 
     python examples/external_objective.py
 """
@@ -25,7 +24,7 @@ import cs231n_optax
 
 
 def minimize(fun, x0, *, tol):
-    """L-BFGS on ``fun(x) -> value, gradient`` of NumPy arrays; the point and the evaluations."""
+    """L-BFGS on ``fun(x) -> value, gradient`` in NumPy; the solution and the evaluations."""
     tx = cs231n_optax.lbfgs()
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
@@ -45,9 +44,9 @@ def minimize(fun, x0, *, tol):
     return np.array(cs231n_optax.accepted_params(state)), num_evals
 
 
-# Two spills into a river, c_t + u c_x = D c_xx. Three gauges downstream have read, for five hours,
-# the concentration c as it passed. What was it along the river when the first reading was taken?
-# Central differences in space, implicit Euler in time: each step solves A c⁺ = c.
+# Two spills into a river: c_t + u c_x = D c_xx. Three gauges downstream measure the concentration c
+# for five hours. The unknown is c along the river at the first reading. Central differences in
+# space, implicit Euler in time: each step solves A c⁺ = c.
 
 CELLS = np.arange(0.02, 12, 0.04)  # km
 STEPS = 150  # of two minutes
@@ -64,7 +63,7 @@ LU = splu(A.tocsc())
 
 
 def simulate(c):
-    """What the gauges read after each step, if c is the concentration at the beginning."""
+    """The readings of the gauges after each step, from the initial concentration c."""
     readings = []
     for _ in range(STEPS):
         c = LU.solve(c)
@@ -73,7 +72,7 @@ def simulate(c):
 
 
 def adjoint(readings):
-    """The transpose of `simulate`, a linear map: its steps transposed, from the last backwards."""
+    """The transpose of the linear map `simulate`: its transposed steps in reverse order."""
     c = np.zeros_like(CELLS)
     for reading in readings[::-1]:
         c[GAUGES] += reading
@@ -82,14 +81,14 @@ def adjoint(readings):
 
 
 def misfit(readings, c):
-    """How badly c explains the readings, with a penalty on its roughness; and the gradient."""
+    """Half the squared residuals plus a penalty on the roughness of c; and the gradient."""
     residuals, jumps = (simulate(c) - readings) / NOISE, np.diff(c)
     value = 0.5 * np.sum(residuals**2) + 0.5 * PENALTY * np.sum(jumps**2)
     return value, adjoint(residuals) / NOISE - PENALTY * np.diff(jumps, prepend=0, append=0)
 
 
 def torch_objective(net, loss):
-    """``fun(x) -> value, gradient`` of a PyTorch module's parameters, flat; and where they are."""
+    """``fun(x) -> value, gradient`` of a PyTorch module's flat parameters; and their values."""
     import torch
     from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
@@ -103,7 +102,7 @@ def torch_objective(net, loss):
 
 
 def train_in_torch():
-    """A small network on two interleaved half circles."""
+    """Train a small network on two interleaved half circles."""
     import torch
     from torch import nn
 
@@ -123,7 +122,7 @@ def train_in_torch():
 
 
 def main(rtol=1e-6):
-    """Find where the spills were, by this L-BFGS and by SciPy's; then train in PyTorch."""
+    """Locate the spills by this L-BFGS and by SciPy's; then train in PyTorch."""
     truth = 0.6 * ((CELLS > 0.8) & (CELLS < 1.6)) + np.exp(-8 * (CELLS - 2.8) ** 2)
     rng = np.random.default_rng(0)
     readings = simulate(truth) + NOISE * rng.standard_normal((STEPS, len(GAUGES)))

@@ -3,12 +3,12 @@
     pip install -e '.[examples]'
     python examples/flax_linen_digits.py
 
-The step is the one of Flax's own tutorials: ``tx`` is all that is ours. The Polyak average lives
-at the end of the chain, so the ``TrainState`` carries and checkpoints it; the model that is
-evaluated is the same ``apply_fn`` with other parameters.
+The step is that of Flax's tutorials; only ``tx`` is from this library. The Polyak average is at the
+end of the chain, so the ``TrainState`` holds and checkpoints it. The evaluated model is the same
+``apply_fn`` with the averaged parameters.
 
-``apply_gradients`` hands no loss on. For `cs231n_optax.lbfgs` and the other methods that want
-one, replace its call by what it does, with ``value=loss``::
+``apply_gradients`` does not pass the loss on. For `cs231n_optax.lbfgs` and other methods that need
+it, replace the call by its body, with ``value=loss``::
 
     updates, opt_state = state.tx.update(grads, state.opt_state, state.params, value=loss)
     params = optax.apply_updates(state.params, updates)
@@ -49,7 +49,7 @@ def train_step(state, x, y):
 
 
 def train(tx, x, y, *, epochs, batch_size=64):
-    """A ``TrainState`` after some epochs of shuffled batches."""
+    """Train for some epochs of shuffled batches; return the ``TrainState`` and the last loss."""
     model, rng = Perceptron(), np.random.default_rng(0)
     params = model.init(jax.random.key(0), x[:1])["params"]
     state = TrainState.create(apply_fn=model.apply, params=params, tx=tx)
@@ -62,7 +62,7 @@ def train(tx, x, y, *, epochs, batch_size=64):
 
 
 def main(epochs=20):
-    """Train, and compare the last parameters with their average on the test set."""
+    """Compare the last parameters with their average on the test set."""
     pixels, labels = load_digits(return_X_y=True)
     x, x_test, y, y_test = train_test_split(
         (pixels / 16).astype(np.float32), labels.astype(np.int32), test_size=0.25, random_state=0

@@ -3,17 +3,17 @@
     pip install -e '.[examples]'
     python examples/flax_nnx_digits.py
 
-A first-order method goes into ``nnx.Optimizer`` as any of Optax's does. L-BFGS, with its line
-search, wants the loss of the step as well. What it takes:
+A first-order method is used in ``nnx.Optimizer`` like any of Optax's. L-BFGS, with its line search,
+also needs the loss:
 
-1. ``optimizer.update(model, grads, value=loss)``: the loss that ``nnx.value_and_grad`` has just
-   returned. Newton's method takes the objective besides, a function of the parameters' state::
+1. ``optimizer.update(model, grads, value=loss)``, with the loss that ``nnx.value_and_grad`` has
+   returned. Newton's method also takes the objective, a function of the parameters' state::
 
        graphdef, params, rest = nnx.split(model, nnx.Param, ...)
        value_fn = lambda params: loss_fn(nnx.merge(graphdef, params, rest), x, y)
 
-2. The same data each time (here all of it), and no dropout: the search compares losses.
-3. The parameters in the model may be a trial step that the search will reject. The answer is
+2. The data stay the same (here, all of it), without dropout: the search compares losses.
+3. The parameters in the model may be a trial that the search will reject. To get the solution,
    ``nnx.update(model, accepted_params(optimizer.opt_state))``.
 """
 
@@ -40,21 +40,21 @@ class Perceptron(nnx.Module):
 
 
 def loss_fn(model, x, y):
-    """Cross-entropy, with a small penalty: without one the loss of all data has no minimum."""
+    """Cross-entropy with a small penalty, without which the loss of all data has no minimum."""
     cross_entropy = optax.softmax_cross_entropy_with_integer_labels(model(x), y).mean()
     return cross_entropy + 1e-4 * optax.tree.norm(nnx.state(model, nnx.Param), squared=True)
 
 
 @nnx.jit(donate_argnums=(0, 1))
 def train_step(model, optimizer, x, y):
-    """One update; ``value=`` is there for the methods that want it, the others ignore it."""
+    """One update; methods that do not need ``value=`` ignore it."""
     loss, grads = nnx.value_and_grad(loss_fn)(model, x, y)
     optimizer.update(model, grads, value=loss)
     return loss
 
 
 def accuracy(model, x, y):
-    """The share of the examples that the model, without dropout, gets right."""
+    """The accuracy of the model without dropout."""
     model.eval()
     return float(np.mean(model(x).argmax(-1) == y))
 
@@ -74,7 +74,7 @@ def with_batches(x, y, *, epochs, batch_size=64):
 
 
 def with_lbfgs(x, y, *, max_evals):
-    """L-BFGS on all of the data, without dropout; the loss at its answer, and the evaluations."""
+    """L-BFGS on all data, without dropout; the model, its loss and the evaluations."""
     model = Perceptron(nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, cs231n_optax.lbfgs(), wrt=nnx.Param)
     model.eval()

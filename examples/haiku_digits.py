@@ -3,8 +3,7 @@
     pip install -e '.[examples]'
     python examples/haiku_digits.py
 
-What changes from step to step is a NamedTuple of four trees; ``tx`` is the only line that another
-optimiser would change.
+The training state is a NamedTuple of four trees. Another optimiser changes only the line of ``tx``.
 """
 
 import functools
@@ -34,7 +33,7 @@ network = hk.transform_with_state(forward)
 
 
 class Training(NamedTuple):
-    """All that a checkpoint has to hold."""
+    """The training state, to be saved in a checkpoint."""
 
     params: hk.Params
     network_state: hk.State
@@ -43,7 +42,7 @@ class Training(NamedTuple):
 
 
 def make_step(tx):
-    """The compiled step of a transformation."""
+    """A compiled training step with a transformation."""
 
     def loss_fn(params, network_state, key, x, y):
         logits, network_state = network.apply(params, network_state, key, x, True)
@@ -65,7 +64,7 @@ def make_step(tx):
 
 
 def train(tx, x, y, *, epochs, batch_size=64):
-    """All of the training's state after some epochs of shuffled batches, and the last loss."""
+    """Train for some epochs of shuffled batches; return the state and the last loss."""
     step, rng = make_step(tx), np.random.default_rng(0)
     params, network_state = network.init(jax.random.key(0), x[:1], True)
     training = Training(params, network_state, tx.init(params), jax.random.key(1))

@@ -1,13 +1,13 @@
 """Style transfer by L-BFGS and by Adam, at the same number of evaluations (lecture 7-1-10).
 
-A photograph keeps its edges and takes on the colours and contrasts of another. The unknowns are
-the pixels, and the loss has no noise: here L-BFGS is in its element, as the lecture says.
+A photograph keeps its edges and takes the colours and contrasts of another. The unknowns are the
+pixels and the loss has no noise, the setting in which the lecture recommends L-BFGS.
 
     python examples/lbfgs_style_transfer.py --out style_transfer.png
 
 L. A. Gatys, A. S. Ecker and M. Bethge, "Image style transfer using convolutional neural networks",
-CVPR 2016: the style is in the Gram matrices of a network's features, the content in the features
-themselves. Here the features are rectified random filters, which need no training: I.
+CVPR 2016: the Gram matrices of a network's features represent the style, the features themselves
+the content. Here the features are rectified random filters, which need no training: I.
 Ustyuzhaninov, W. Brendel, L. Gatys and M. Bethge, "Texture synthesis using shallow convolutional
 networks with random filters", arXiv:1606.00021, 2016.
 """
@@ -26,20 +26,20 @@ from sklearn.datasets import load_sample_image
 import cs231n_optax
 
 CONTENT_WEIGHT, ROUGHNESS_WEIGHT = 0.01, 0.05
-FLOWER = slice(140, 390), slice(150, 525)  # where it is in its picture
-# Sixteen of 5 x 5 pixels for each of three scales.
+FLOWER = slice(140, 390), slice(150, 525)  # the flower in its picture
+# Sixteen filters of 5 x 5 pixels for each of three scales.
 FILTERS = np.random.default_rng(0).normal(size=(3, 5, 5, 3, 16)).astype(np.float32)
-FILTERS -= FILTERS.mean((1, 2), keepdims=True)  # blind to a constant colour
+FILTERS -= FILTERS.mean((1, 2), keepdims=True)  # zero response to a constant colour
 
 
 def photograph(name: str, size: tuple[int, int], crop=...) -> jax.Array:
-    """A sample of scikit-learn's, with colours in [0, 1]."""
+    """A sample image of scikit-learn, with colours in [0, 1]."""
     pixels = load_sample_image(name)[crop].astype(np.float32) / 255
     return jax.image.resize(pixels, (*size, 3), "linear")
 
 
 def features(image: jax.Array) -> list[jax.Array]:
-    """The pixels and what random filters respond to them, at full, half and quarter size."""
+    """The pixels and the rectified responses of the filters, at full, half and quarter size."""
     maps = []
     for filters in FILTERS:
         padded = jnp.pad(image, ((2, 2), (2, 2), (0, 0)), "reflect")
@@ -53,13 +53,13 @@ def features(image: jax.Array) -> list[jax.Array]:
 
 
 def gram(feature_map: jax.Array) -> jax.Array:
-    """Which features occur together, wherever that is."""
+    """The Gram matrix of the features, averaged over all positions."""
     rows = feature_map.reshape(-1, feature_map.shape[-1])
     return rows.T @ rows / len(rows)
 
 
 def distance(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The relative squared distance from b."""
+    """The squared distance of a and b, relative to b."""
     return jnp.sum((a - b) ** 2) / jnp.sum(b**2)
 
 
@@ -69,7 +69,7 @@ def style_loss(maps: list[jax.Array], grams: list[jax.Array]) -> jax.Array:
 
 
 def make_loss(content: jax.Array, style: jax.Array):
-    """The edges of one picture, the style of the other, and some smoothness."""
+    """The loss: content of one picture, style of the other, and roughness."""
     edges, grams = features(content)[1], [gram(m) for m in features(style)]
 
     def loss(image):
@@ -85,7 +85,7 @@ def make_loss(content: jax.Array, style: jax.Array):
 
 
 class Run(NamedTuple):
-    """The best image of a run, the least loss so far after each evaluation, the last state."""
+    """The best image of a run, the least loss after each evaluation, and the last state."""
 
     image: jax.Array
     curve: jax.Array
@@ -93,7 +93,7 @@ class Run(NamedTuple):
 
 
 def descend(loss, image, tx, num_evals) -> Run:
-    """The ordinary loop of Optax for any transformation, an evaluation an update."""
+    """The ordinary Optax loop for any transformation, one evaluation per update."""
 
     def step(carry, _):
         image, state, best_image, least = carry
@@ -109,7 +109,7 @@ def descend(loss, image, tx, num_evals) -> Run:
 
 
 def picture(images, curves) -> Figure:
-    """The titled images in two rows, and the curves against the evaluations."""
+    """Draw the titled images in two rows, and the loss curves."""
     figure = Figure(figsize=(9, 4.1), dpi=150, layout="constrained")
     axes = figure.subplot_mosaic([[0, 1, "loss"], [2, 3, "loss"]], width_ratios=[1, 1, 1.1])
     for i, (title, image) in enumerate(images.items()):
@@ -127,13 +127,13 @@ def picture(images, curves) -> Figure:
 
 
 def reached(curve, level) -> str:
-    """When a curve came down to a level."""
+    """The number of evaluations until a curve reaches a level, in words."""
     there = np.flatnonzero(curve <= level)
     return f"after {there[0] + 1} evaluations" if len(there) else f"not in {len(curve)} evaluations"
 
 
 def main(out="style_transfer.png", size=(80, 120), num_evals=80, rates=(0.05, 0.1, 0.2, 0.4)):
-    """L-BFGS and Adam at each of the rates; then the best of these six times as long."""
+    """Run L-BFGS, Adam at each rate, and the best of these six times as long."""
     content, style = photograph("china.jpg", size), photograph("flower.jpg", size, FLOWER)
     loss = make_loss(content, style)
 

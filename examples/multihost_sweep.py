@@ -4,15 +4,15 @@ On one host, with every device that JAX sees:
 
     python examples/multihost_sweep.py
 
-On several, the same command on each, with the address of the first; on SLURM, Cloud TPU and the
-like JAX finds all three by itself, and ``jax.distributed.initialize()`` needs no argument:
+On several hosts, run it on each with the address of the first. On SLURM, Cloud TPU and the like JAX
+finds the three arguments itself, and ``jax.distributed.initialize()`` needs none:
 
     python examples/multihost_sweep.py --coordinator HOST:PORT --num-processes 2 --process-id 0
     python examples/multihost_sweep.py --coordinator HOST:PORT --num-processes 2 --process-id 1
 
-Nothing here knows how many there are. The sweep sends rows of hyperparameters to devices, which
-exchange nothing until the results are gathered. The L-BFGS keeps its parameters on every device
-and a share of the examples on each: XLA adds up the shares of the loss and of its gradient.
+The code does not depend on the number of hosts. The sweep sends rows of hyperparameters to devices,
+which do not communicate until the results are gathered. L-BFGS replicates its parameters and shards
+the examples; XLA sums the parts of the loss and of its gradient.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def loss(w, batch):
 
 
 def run(hparams):
-    """The loss after 200 steps of momentum under a decay, and when it diverged, if it did."""
+    """The loss after 200 steps of momentum with a decay, and the step of divergence."""
     schedule = cs231n_optax.exponential_decay(hparams["learning_rate"], hparams["decay"])
     result = cs231n_optax.fit(
         loss,
@@ -53,7 +53,7 @@ def run(hparams):
 
 
 def main() -> None:
-    """Run both and print what the first process sees, which is what all see."""
+    """Run both and print the results in the first process."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--coordinator", help="HOST:PORT of the first process")
     parser.add_argument("--num-processes", type=int)
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--csv", help="a file for its table")
     options = parser.parse_args()
 
-    jax.config.update("jax_num_cpu_devices", os.cpu_count())  # of a host without accelerators
+    jax.config.update("jax_num_cpu_devices", os.cpu_count())  # on a host without accelerators
     if options.coordinator is not None:
         jax.distributed.initialize(options.coordinator, options.num_processes, options.process_id)
     mesh = Mesh(np.array(jax.devices()), ("everywhere",))

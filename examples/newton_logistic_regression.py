@@ -1,10 +1,9 @@
-"""Logistic regression by Newton's method, against scikit-learn's.
+"""Logistic regression by Newton's method, compared with scikit-learn.
 
     python examples/newton_logistic_regression.py
 
-Newton's method (lecture 7-1-9) is at home here: few parameters, a convex loss, and a minimum that
-is wanted to the last digit. The objective is scikit-learn's, with an intercept b that is not
-penalised:
+The problem suits Newton's method (lecture 7-1-9): few parameters, a convex loss, and a minimum to
+high accuracy. The objective is scikit-learn's, with an intercept b that is not penalised:
 
     C Σᵢ log(1 + exp(-yᵢ (xᵢ·w + b))) + ½ ‖w‖²,        y = ±1
 
@@ -29,7 +28,7 @@ METHODS = {
 
 
 def by_hand(loss, params, num_evals):
-    """The loop of `minimize`, written out: each update makes at most one Hessian of the loss."""
+    """The loop of `minimize`, written out; each update computes at most one Hessian."""
     tx = cs231n_optax.newton()
     state = tx.init(params)
 
@@ -45,7 +44,7 @@ def by_hand(loss, params, num_evals):
 
 
 def main(c=1.0):
-    """Solve by each method, and print how far it ends from scikit-learn's coefficients."""
+    """Solve by each method, and print the distance from scikit-learn's coefficients."""
     x, labels = load_breast_cancer(return_X_y=True)
     x = StandardScaler().fit_transform(x)
     model = LogisticRegression(C=c, solver="newton-cholesky", tol=1e-12).fit(x, labels)

@@ -1,15 +1,15 @@
-"""Training that survives kill -9, with Orbax, and ends where an undisturbed run ends, to the bit.
+"""Resume training after kill -9 with Orbax, with the same bits as an uninterrupted run.
 
     python examples/orbax_resume.py
 
-trains a small network on scikit-learn's digits twice by each method: once undisturbed, and once
-in a process that is killed while it writes a checkpoint, and then goes on from the newest complete
-one. A run of your own, which the same command continues after Ctrl-C or kill -9:
+trains a small network on scikit-learn's digits twice by each method: once without interruption, and
+once in a process that is killed while it writes a checkpoint, then resumed from the newest complete
+one. To start your own run, and to resume it after Ctrl-C or kill -9:
 
     python examples/orbax_resume.py --directory /tmp/run --method lbfgs
 
-The states of this library are NamedTuples of arrays, which Orbax saves as they are. That of L-BFGS
-holds its line search, too: here it is killed in the middle of one, with a rejected trial in hand.
+The states of this library are NamedTuples of arrays, which Orbax saves directly. That of L-BFGS
+includes its line search: here it is killed inside a search, after a rejected trial.
 """
 
 import argparse
@@ -33,25 +33,25 @@ import cs231n_optax
 
 IMAGES, LABELS = load_digits(return_X_y=True)
 IMAGES = np.float32(IMAGES / 16)
-METHODS = {  # and images a batch
+METHODS = {  # with the images per batch
     "adam": (cs231n_optax.adam(cs231n_optax.exponential_decay(0.01, 0.01)), 64),
-    "lbfgs": (cs231n_optax.lbfgs(), None),  # all, as a line search wants
+    "lbfgs": (cs231n_optax.lbfgs(), None),  # all, for the line search
 }
 STEPS, SAVE_EVERY = 20, 2
 
 
 class Run(NamedTuple):
-    """All that the rest of a run depends on."""
+    """The complete state of a run."""
 
     params: Any
     opt_state: optax.OptState
-    key: jax.Array  # of the batches to come
+    key: jax.Array  # of the next batches
     step: jax.Array
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def begin(method):
-    """A run before its first step."""
+    """The run before its first step."""
     key, first, second = jax.random.split(jax.random.key(0), 3)
     params = {
         "hidden": jax.random.normal(first, (64, 32)) / 8,
@@ -81,7 +81,7 @@ def advance(run, method):
 
 
 def train(directory, method, die_at=None):
-    """Train from the newest complete checkpoint, if there is one: the `Run` at each step since."""
+    """Train from the newest complete checkpoint, if any; return the `Run` after each step."""
     options = ocp.CheckpointManagerOptions(save_interval_steps=SAVE_EVERY, max_to_keep=3)
     with ocp.CheckpointManager(pathlib.Path(directory).absolute(), options=options) as manager:
         run = begin(method)
@@ -99,13 +99,13 @@ def train(directory, method, die_at=None):
 
 
 def bits(run):
-    """Of all its numbers."""
+    """The bytes of all arrays of a run."""
     leaves = jax.tree.leaves(run._replace(key=jax.random.key_data(run.key)))
     return [np.asarray(leaf).tobytes() for leaf in leaves]
 
 
 class Comparison(NamedTuple):
-    """Of an undisturbed run with one that was killed, `Run` by `Run`, and its process's end."""
+    """An uninterrupted run, a resumed one, and the exit status of the killed process."""
 
     undisturbed: list[Run]
     resumed: list[Run]
@@ -113,7 +113,7 @@ class Comparison(NamedTuple):
 
 
 def compare(folder, method):
-    """Train undisturbed; train in a process that dies half-way; go on from what that one left."""
+    """Train without interruption; train in a process that is killed; resume that one."""
     undisturbed = train(folder / f"{method}-undisturbed", method)
     rejected = {int(run.step) for run in undisturbed if not cs231n_optax.accepted(run.opt_state)}
     saves = range(2 * SAVE_EVERY, STEPS, SAVE_EVERY)
@@ -130,7 +130,7 @@ def compare(folder, method):
     print(f"  it left {', '.join(left)}; resumed from step {resumed[0].step}")
     if not cs231n_optax.accepted(resumed[0].opt_state):
         value = float(optax.tree.get(resumed[0].opt_state, "anchor_value"))
-        step = float(resumed[0].opt_state.search.step)
+        step = float(resumed[0].opt_state.search_state.step)
         print(f"  in a line search from the loss {value:.4f}: a trial rejected, {step:.3f} is next")
     same = bits(resumed[-1]) == bits(undisturbed[-1])
     print(f"  every bit at step {STEPS} as in the undisturbed run: {same}")
@@ -138,7 +138,7 @@ def compare(folder, method):
 
 
 def main(folder=None):
-    """Compare both methods; the checkpoints stay in the folder, if one is given."""
+    """Compare for both methods; the checkpoints are kept if a folder is given."""
     with tempfile.TemporaryDirectory() as temporary:
         return {method: compare(pathlib.Path(folder or temporary), method) for method in METHODS}
 

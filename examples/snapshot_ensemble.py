@@ -1,14 +1,14 @@
-"""Snapshot ensembles on digits: five models for the price of one training, and what they gain.
+"""Snapshot ensembles on digits: five models for the cost of one training, and their gain.
 
     python examples/snapshot_ensemble.py
 
-The learning rate falls from α₀ to 0 and jumps up again, five times (lecture 7-1-11; G. Huang et
-al., ICLR 2017, whose α₀ = 0.2 is taken). `cs231n_optax.snapshots` keeps the parameters at the end
-of each cycle, and the snapshots' probabilities are averaged. Beside it stands the single model that
-the same time would have bought: as many steps, in one cycle.
+The learning rate falls from α₀ to 0 five times (lecture 7-1-11; G. Huang et al., ICLR 2017, also
+for α₀ = 0.2). `cs231n_optax.snapshots` keeps the parameters at the end of each cycle, and their
+predicted probabilities are averaged. The comparison is a single model of the same cost: as many
+steps, in one cycle.
 
-What is gained hangs on α₀: with 0.1 the snapshots are too alike, and together they do no better
-than the single model. The benchmarks have ten repeats, with a rate chosen for each method.
+The gain depends on α₀: with 0.1 the snapshots are too similar, and their average is no better than
+the single model. The benchmarks have ten repeats, with a tuned rate for each method.
 """
 
 import jax
@@ -45,7 +45,7 @@ def apply(params, x):
 
 
 def make_step(num, every, learning_rate):
-    """A transformation, and a training step with it."""
+    """The transformation and its training step."""
     schedule = cs231n_optax.cyclic_cosine(learning_rate, cycle_length=every)
     tx = optax.chain(
         cs231n_optax.momentum(schedule, rho=0.9), cs231n_optax.snapshots(num=num, every=every)
@@ -64,7 +64,7 @@ def make_step(num, every, learning_rate):
 
 
 def train(tx, step, steps, seed):
-    """The last parameters, and the state with the snapshots."""
+    """Train; return the last parameters and the state with the snapshots."""
     params = init(jax.random.key(seed))
     state = tx.init(params)
     rng = np.random.default_rng(seed)
@@ -75,7 +75,7 @@ def train(tx, step, steps, seed):
 
 
 def main(num=5, every=176, learning_rate=0.2, seeds=range(5)):
-    """Compare on the test images: rows (test error, cross-entropy), one for each seed."""
+    """Compare on the test images; return (test error, cross-entropy) for each seed."""
     one_cycle = make_step(1, num * every, learning_rate)
     cyclic = make_step(num, every, learning_rate)
     predict = jax.jit(lambda members: cs231n_optax.ensemble_predict(apply, members, TEST_X))

@@ -1,11 +1,11 @@
-"""A sweep over learning rates, momenta and decays: all of them in one compiled program.
+"""A sweep over learning rates, momenta and decays in one compiled program.
 
     python examples/vmapped_sweep.py
 
-Every number of a method may be a traced array, those of its schedule too. So a training loop that
-is a function of its hyperparameters can be mapped over a table of them: by `jax.vmap`, or by
-`cs231n_optax.sweep`, which spreads the rows over all devices and, given a folder, goes on after a
-crash. A row that diverges does not touch the others.
+Every numeric hyperparameter of a method and of its schedule may be a traced array. So a training
+loop that is a function of them can be mapped over a table: by `jax.vmap`, or by
+`cs231n_optax.sweep`, which spreads the rows over all devices and, given a folder, resumes after a
+crash. A row that diverges does not affect the others.
 """
 
 import argparse
@@ -43,12 +43,12 @@ def predict(params, x):
 
 
 def squared_error(params, x, y):
-    """From 1 for the right digit and 0 for the others."""
+    """Squared error to the one-hot labels."""
     return jnp.mean(jnp.sum((predict(params, x) - jax.nn.one_hot(y, 10)) ** 2, axis=1))
 
 
 def train(hparams, steps=200):
-    """One row: momentum under an exponential decay, in an ordinary Optax loop."""
+    """One row: momentum with an exponential decay, in an ordinary Optax loop."""
     schedule = cs231n_optax.exponential_decay(hparams["learning_rate"], hparams["decay"])
     tx = cs231n_optax.momentum(schedule, hparams["rho"])
     init_key, batch_key = jax.random.split(jax.random.key(0))
@@ -73,7 +73,7 @@ def train(hparams, steps=200):
 
 
 def sweep(run, path):
-    """`cs231n_optax.sweep`, saying how many rows the folder held already."""
+    """`cs231n_optax.sweep`; prints how many rows were already in the folder."""
     finished = []
     began = time.perf_counter()
     table = cs231n_optax.sweep(
@@ -88,7 +88,7 @@ def sweep(run, path):
 
 
 def main(steps=200, path=None):
-    """Sweep both ways, and once more over what the folder then holds; print the best row."""
+    """Sweep both ways, then resume from the finished folder; print the best row."""
     run = functools.partial(train, steps=steps)
     columns = zip(*itertools.product(*GRID.values()), strict=True)
     rows = {name: jnp.array(column) for name, column in zip(GRID, columns, strict=True)}

@@ -1,12 +1,12 @@
-"""Polyak averaging (lecture 7-1-11): parameters to test with, averaged over the updates.
+"""Polyak averaging (lecture 7-1-11): a moving average of the parameters, for test time.
 
     x̄ ← x̄ + w (x - x̄)
 
     the lecture's:         w = 1 - β               x̄₀ = x₀
-    with bias correction:  w = (1 - β) / (1 - βᵗ)  the same mean, without x₀
+    with bias correction:  w = (1 - β) / (1 - βᵗ)  the same average without x₀
     uniform:               w = 1 / t               the mean of x₁ … x_t
 
-x̄ = average, x = the parameters after the update, β = decay, t = count, which starts at 1.
+x̄ = average, x = the parameters after the update, β = decay, t = count, from 1.
 """
 
 from typing import Any, NamedTuple
@@ -17,8 +17,7 @@ import optax
 
 from cs231n_optax import _checks, _tree
 from cs231n_optax._precision import widen_all
-from cs231n_optax.averaging._found import find_averages, merge
-from cs231n_optax.averaging._point import new_point
+from cs231n_optax.averaging.accepted_points import new_point, read_average
 
 
 class PolyakAverageState(NamedTuple):
@@ -26,7 +25,7 @@ class PolyakAverageState(NamedTuple):
 
     Attributes:
       count: t, int32 scalar, the number of points averaged so far.
-      average: x̄, the tree, shapes and units of the parameters, float32 or wider.
+      average: x̄, shaped like the parameters, float32 or wider.
     """
 
     averages_points = True  # see `refuse_rejected_points`
@@ -38,7 +37,7 @@ class PolyakAverageState(NamedTuple):
 def _rule(x: jax.Array, average: jax.Array, weight: jax.Array, accept: Any) -> jax.Array:
     accept &= jnp.isfinite(x)
     weight = _tree.cast(weight, x.dtype)
-    # A select between product and sum keeps a compiled step from rounding once instead of twice.
+    # The select keeps XLA from fusing product and sum, which would round once instead of twice.
     step = jnp.where(accept, weight * (x - average), 0)
     return jnp.where(accept & (weight == 1), x, average + step)
 
@@ -49,41 +48,34 @@ def polyak_average(
     bias_correction: bool = False,
     uniform: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Keep a moving average of the parameters, to be used at test time.
+    """Keep a moving average of the parameters: x̄ ← x̄ + w (x - x̄), from x̄₀ = x₀.
 
-        x̄ ← x̄ + w (x - x̄),        w = 1 - β, from x̄₀ = x₀
-
-    Put it last in a chain, or hand it to `fit` or `minimize` as ``averaging=``; the updates pass
-    as they are, and `averaged_params` reads the average. The lecture's w gives x₀ the weight βᵗ.
-    With ``bias_correction`` x₀ has none, w = (1 - β) / (1 - βᵗ); with ``uniform`` all points
-    weigh the same, w = 1 / t.
+    By default w = 1 - β. With ``bias_correction`` w = (1 - β) / (1 - βᵗ), which leaves x₀ out; with
+    ``uniform`` w = 1 / t. Put it last in a chain, or pass it to `fit` or `minimize` as
+    ``averaging=``; the updates pass unchanged, and `averaged_params` reads the average.
 
     Args:
-      decay: β in [0, 1), a number or a scalar array (may be traced). About 1 / (1 - β) points
-        make up the average. Not used with ``uniform``.
-      bias_correction: whether to leave x₀ out; a Python bool.
-      uniform: whether to take the plain mean of x₁ … x_t; a Python bool.
+      decay: β in [0, 1), a number or a scalar array (may be traced). The average spans about
+        1 / (1 - β) points. Not used with ``uniform``.
+      bias_correction: a Python bool.
+      uniform: a Python bool.
 
     Returns:
-      A transformation that returns the updates unchanged. Its ``update`` needs ``params``, and
-      takes ``accept=False`` (a bool scalar, may be traced) to leave a point out. The average is
-      float32 or wider; of narrower parameters it takes the rounded values. An element of x that
-      is not finite is left out: x̄ keeps its own there.
+      A transformation whose ``update`` needs ``params``, and takes ``accept=False`` (may be traced)
+      to leave a point out. The average is float32 or wider. Elements of x that are not finite are
+      left out.
 
     Raises:
-      ValueError: if a Python ``decay`` is outside [0, 1), or both flags are set; from ``update``,
-        if ``params`` are missing, or a tree or a shape is not that of the parameters given to
-        ``init``.
-      TypeError: if ``decay`` is not a number, or a flag not a Python bool; from ``init`` and
-        ``update``, if a parameter is not floating or complex.
+      ValueError, TypeError: if ``decay`` is not a number in [0, 1), both flags are set, ``params``
+        are missing, or a tree, shape or type is not that of the parameters given to ``init``.
 
     Example:
-      >>> import cs231n_optax, jax.numpy as jnp, optax
+      >>> import cs231n_optax, jax, jax.numpy as jnp, optax
       >>> tx = optax.chain(cs231n_optax.sgd(0.1), cs231n_optax.polyak_average(decay=0.5))
       >>> params = jnp.array([1.0])
-      >>> state = tx.init(params)
+      >>> state, update = tx.init(params), jax.jit(tx.update)
       >>> for _ in range(2):
-      ...     updates, state = tx.update(10 * params, state, params)
+      ...     updates, state = update(10 * params, state, params)
       ...     params = optax.apply_updates(params, updates)
       >>> print(params, cs231n_optax.averaged_params(state))  # 1, 0, 0 with 1/4, 1/4, 1/2
       [0.] [0.25]
@@ -93,9 +85,8 @@ def polyak_average(
       by averaging", SIAM Journal on Control and Optimization 30, 1992, for the uniform mean.
 
     Differs from:
-      ``optax.ema``, which averages the updates that pass, and hands on the average in their place.
-      PyTorch's ``AveragedModel``, where both the uniform mean, its default, and
-      ``get_ema_avg_fn`` begin at the first point that they are shown.
+      ``optax.ema``, which averages the updates and replaces them by the average. PyTorch's
+      ``AveragedModel``, whose averages all start at the first point.
     """
     decay = _checks.decay_rate("decay", decay)
     bias_correction = _checks.static_bool("bias_correction", bias_correction)
@@ -125,7 +116,7 @@ def polyak_average(
             weight = 1 / t
         elif bias_correction:
             weight = jnp.asarray(1 - decay, float) * _tree.bias_correction(decay, count)
-            weight = jnp.where(t == 1, 1, weight)  # to the last bit: nothing of x₀ is left
+            weight = jnp.where(t == 1, 1, weight)  # exactly, so that nothing of x₀ is left
         else:
             weight = jnp.asarray(1 - decay, float)
         return updates, PolyakAverageState(
@@ -137,20 +128,19 @@ def polyak_average(
 
 
 def averaged_params(state: Any) -> Any:
-    """The average that `polyak_average` keeps: the parameters for test time.
+    """The average that `polyak_average` keeps, for test time.
 
     Args:
-      state: the state of `polyak_average`, or any that holds one (chained, injected, vmapped, in
-        a `FitState`, or in the parts of ``optax.partition``, which are put together).
+      state: the state of `polyak_average`, or any that holds one (chained, injected, vmapped, in a
+        `FitState`).
 
     Returns:
-      The average, with the tree and shapes of the parameters, float32 or wider; before the first
-      update, the parameters given to ``init``.
+      The average, shaped like the parameters, float32 or wider; before the first update, the
+      parameters given to ``init``.
 
     Raises:
-      ValueError: if the state holds no average; if ``optax.masked`` kept some parameters from it;
-        if two averages hold the same parameter; or if it was chained to a line search or a trust
-        region, so that it has averaged rejected trials.
+      ValueError: if the state does not hold exactly one average of all parameters, or the average
+        was chained after a line search or a trust region and so has seen rejected points.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp
@@ -160,5 +150,4 @@ def averaged_params(state: Any) -> Any:
       >>> print(cs231n_optax.averaged_params(result.state).round(2))
       [3. 3.]
     """
-    found = find_averages("polyak_average", PolyakAverageState, state)
-    return merge("polyak_average", [average.average for average in found])
+    return read_average("polyak_average", PolyakAverageState, "average", state)

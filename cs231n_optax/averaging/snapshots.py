@@ -1,14 +1,13 @@
-"""Snapshots of one run (lecture 7-1-11): an ensemble for the price of one training.
+"""Snapshots of one run (lecture 7-1-11): an ensemble for the cost of one training.
 
-After the last update of each cycle, row i of S takes a copy of the parameters, in turn:
+At the end of each cycle the parameters are copied into the next row of a ring:
 
     S[i] ← x,    i ← i + 1 mod M
 
 S = copies, M = num, i = slot. With `cyclic_cosine` of the same cycle length each copy is taken
-where the learning rate is lowest, before it jumps up again.
+where the learning rate is lowest.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -17,8 +16,7 @@ import optax
 
 from cs231n_optax import _checks, _tree
 from cs231n_optax._precision import widen_all
-from cs231n_optax.averaging._found import find_averages, merge
-from cs231n_optax.averaging._point import new_point
+from cs231n_optax.averaging.accepted_points import new_point, read_average
 
 
 class SnapshotsState(NamedTuple):
@@ -26,9 +24,9 @@ class SnapshotsState(NamedTuple):
 
     Attributes:
       count: int32 scalar, the number of updates so far.
-      slot: int32 scalar, the row to be written next: the oldest, once all are filled.
+      slot: int32 scalar, the row to be written next.
       filled: bool (M,), which rows hold a copy.
-      copies: a tree of arrays (M, *shape of the parameter), float32 or wider: a ring.
+      copies: a tree of arrays (M, *shape of the parameter), float32 or wider.
     """
 
     averages_points = True  # see `refuse_rejected_points`
@@ -40,40 +38,35 @@ class SnapshotsState(NamedTuple):
 
 
 def snapshots(num: int, every: jax.typing.ArrayLike) -> optax.GradientTransformationExtraArgs:
-    """Keep the last ``num`` snapshots of the parameters, one at the end of each cycle.
+    """Keep the last ``num`` copies of the parameters, one from the end of each cycle.
 
-    After update number C, 2 C, 3 C, ..., rounded up, the new parameters are copied into the next
-    row of a ring, with C = ``every``: with ``cyclic_cosine(α, C)``, after the cycle's last and
-    smallest step. Put it last in a chain, or hand it to `fit` or `minimize` as ``averaging=``; the
-    updates pass as they are. `snapshot_params` reads the copies, `snapshots_filled` which there
-    are; predictions are averaged over them.
+    The new parameters are copied after update C, 2 C, 3 C, ..., rounded up, where C is ``every``.
+    With ``cyclic_cosine(α, C)`` that is after the smallest step of each cycle. Put it last in a
+    chain, or pass it to `fit` or `minimize` as ``averaging=``; the updates pass unchanged.
+    `snapshot_params` reads the copies.
 
     Args:
-      num: M >= 1, the copies kept; a Python integer (to ``optax.inject_hyperparams``, one of the
-        ``static_args``). Memory: M times that of the parameters.
-      every: C > 0, the updates in a cycle; a number or a scalar array (may be traced). It need not
-        be whole; an integer is exact for any number of updates.
+      num: M >= 1, a Python integer (a static argument of ``optax.inject_hyperparams``). The memory
+        is M times that of the parameters.
+      every: C > 0 updates, a number or a scalar array (may be traced). It need not be whole; an
+        integer is exact for any number of updates.
 
     Returns:
-      A transformation that returns the updates unchanged. Its ``update`` needs ``params``, and
-      takes ``accept=False`` (a bool scalar, may be traced) to leave a point uncounted. The copies
-      are float32 or wider, with the rounded values of narrower parameters, as they are: in a run
-      that has diverged the last one may not be finite.
+      A transformation whose ``update`` needs ``params``, and takes ``accept=False`` (may be traced)
+      to leave a point uncounted. The copies are float32 or wider, and not finite where the
+      parameters are not.
 
     Raises:
-      ValueError: if ``num`` < 1 or no int32, or a Python ``every`` is not finite and positive; from
-        ``update``, if ``params`` are missing, or a tree or a shape is not that of the parameters
-        given to ``init``.
-      TypeError: if ``num`` is not a Python integer, or ``every`` not a number; from ``init`` and
-        ``update``, if a parameter is not floating or complex.
+      ValueError, TypeError: if an argument is out of range or of another type, ``params`` are
+        missing, or a tree, shape or type is not that of the parameters given to ``init``.
 
     Example:
-      >>> import cs231n_optax, jax.numpy as jnp, optax
+      >>> import cs231n_optax, jax, jax.numpy as jnp, optax
       >>> tx = optax.chain(cs231n_optax.sgd(0.1), cs231n_optax.snapshots(num=3, every=2))
       >>> params = jnp.array(0.0)
-      >>> state = tx.init(params)
+      >>> state, update = tx.init(params), jax.jit(tx.update)
       >>> for _ in range(5):
-      ...     updates, state = tx.update(jnp.array(-10.0), state, params)  # a step of 1
+      ...     updates, state = update(jnp.array(-10.0), state, params)  # a step of 1
       ...     params = optax.apply_updates(params, updates)
       >>> print(cs231n_optax.snapshot_params(state), cs231n_optax.snapshots_filled(state))
       [2. 4. 0.] [ True  True False]
@@ -93,7 +86,7 @@ def snapshots(num: int, every: jax.typing.ArrayLike) -> optax.GradientTransforma
         )
 
     def cycles(count: jax.typing.ArrayLike) -> jax.Array:
-        """⌊count / every⌋, how many cycles are over: in integers if it can be."""
+        """Number of finished cycles, ⌊count / every⌋; exact if both are integers."""
         whole = isinstance(every, int) or jnp.issubdtype(jnp.result_type(every), jnp.integer)
         dtype = int if whole else float
         return jnp.floor_divide(jnp.asarray(count, dtype), jnp.asarray(every, dtype))
@@ -116,7 +109,7 @@ def snapshots(num: int, every: jax.typing.ArrayLike) -> optax.GradientTransforma
         )
         point = new_point("snapshots", updates, params, rows)
 
-        # A row in any case, the old one outside of a cycle's end: never the whole ring.
+        # Write one row in any case, the old one inside a cycle: a select would copy the whole ring.
         def write(copies: jax.Array, row: jax.Array, x: jax.Array) -> jax.Array:
             row = jnp.where(take, x, row)
             return jax.lax.dynamic_update_index_in_dim(copies, row, slot, 0)
@@ -132,48 +125,39 @@ def snapshots(num: int, every: jax.typing.ArrayLike) -> optax.GradientTransforma
 
 
 def snapshot_params(state: Any) -> Any:
-    """The copies that `snapshots` keeps, stacked: parameters for a `jax.vmap` of the model.
+    """The copies that `snapshots` keeps, stacked for a `jax.vmap` of the model.
 
     Args:
       state: the state of `snapshots`, or any that holds one (chained, injected, vmapped, in a
-        `FitState`, or in the parts of ``optax.partition``, which are put together).
+        `FitState`).
 
     Returns:
-      The tree of the parameters, each leaf with a leading axis of ``num``, float32 or wider, in
-      the order of the ring: the copy of cycle k (from 0) is row k mod ``num``. Rows that are not
-      filled are zero.
+      The tree of the parameters, each leaf with a leading axis of ``num``, float32 or wider. The
+      copy of cycle k (from 0) is row k mod ``num``; rows that are not filled are zero.
 
     Raises:
       ValueError: as `averaged_params` does.
 
     Example:
-      >>> import cs231n_optax, jax, jax.numpy as jnp
+      >>> import cs231n_optax, jax.numpy as jnp
       >>> def fun(x): return jnp.sum((x - 3.0) ** 2)
       >>> result = cs231n_optax.minimize(fun, jnp.zeros(2), cs231n_optax.sgd(0.25), max_evals=5,
       ...                                averaging=cs231n_optax.snapshots(2, every=2))
       >>> print(cs231n_optax.snapshot_params(result.state)[:, 0])  # of 1.5, 2.25, 2.625, 2.8125
       [2.25   2.8125]
     """
-    found = find_averages("snapshots", SnapshotsState, state)
-    return merge("snapshots", [ring.copies for ring in found])
+    return read_average("snapshots", SnapshotsState, "copies", state)
 
 
 def snapshots_filled(state: Any) -> jax.Array:
-    """Which rows of `snapshot_params` hold a copy.
+    """Which rows of `snapshot_params` hold a copy: bool (num,), in a vmapped state (lanes, num).
 
     Args:
       state: see `snapshot_params`.
-
-    Returns:
-      Bool (num,); in a vmapped state (lanes, num).
-
-    Raises:
-      ValueError: as `snapshot_params` does, but for masked parameters.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp
       >>> print(cs231n_optax.snapshots_filled(cs231n_optax.snapshots(2, 10).init(jnp.ones(3))))
       [False False]
     """
-    found = find_averages("snapshots", SnapshotsState, state)
-    return functools.reduce(jnp.logical_and, [ring.filled for ring in found])
+    return read_average("snapshots", SnapshotsState, "filled", state)

@@ -19,12 +19,7 @@ from cs231n_optax.first_order.learning_rate import scale_by_learning_rate
 
 
 class ScaleByAdagradState(NamedTuple):
-    """State of `scale_by_adagrad`.
-
-    Attributes:
-      grad_squared: s, the tree and shapes of the parameters, real, float32 or wider, in squared
-        gradient units; it never decreases.
-    """
+    """State of `scale_by_adagrad`: s, shaped like the parameters, real, float32 or wider."""
 
     grad_squared: optax.Updates
 
@@ -35,25 +30,17 @@ def _rule(g: jax.Array, s: jax.Array, *, eps: Any) -> tuple[jax.Array, jax.Array
 
 
 def scale_by_adagrad(*, eps: jax.typing.ArrayLike = 1e-7) -> optax.GradientTransformationExtraArgs:
-    """The gradient over the root of its running sum of squares: s ← s + g²; g / (√s + ε).
+    """Divide the gradient by the root of its sum of squares: s ← s + g²; g / (√s + ε).
 
-    Each coordinate has its own scale: steep ones are slowed and shallow ones hurried, and all of
-    them slow down like 1/√t. From s = 0, so the first direction is ``g / (|g| + ε)``.
+    s starts at 0, so the first direction is ``g / (|g| + ε)``; later ones shrink like 1/√t. For
+    complex g the square is ``|g|²``.
 
     Args:
-      eps: ε > 0 in gradient units, a number or a scalar array (may be traced). It decides only
-        where √s is not far above it.
-
-    Returns:
-      A transformation from gradients to an ascent direction without unit, with the tree, shapes
-      and dtypes of the gradients. For complex g the squares are ``|g|²``.
+      eps: ε >= 1.18e-38, in gradient units, a number or a scalar array (may be traced).
 
     Raises:
-      ValueError: if a Python ``eps`` is not finite or below float32's smallest normal number;
-        from ``update``, if the gradients' tree or shapes are not those of the parameters given to
-        ``init``.
-      TypeError: if ``eps`` is not a number; from ``init`` and ``update``, if a leaf is not
-        floating or complex.
+      ValueError, TypeError: if ``eps`` is too small or no number, or the gradients do not match
+        the parameters.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp
@@ -61,18 +48,15 @@ def scale_by_adagrad(*, eps: jax.typing.ArrayLike = 1e-7) -> optax.GradientTrans
       >>> state = tx.init(jnp.zeros(2))
       >>> for _ in range(2):
       ...     direction, state = tx.update(jnp.array([3.0, 0.03]), state)
-      ...     print(direction.round(3))
-      [1. 1.]
+      >>> print(direction.round(3))
       [0.707 0.707]
 
     Source:
-      Lecture 7-1-4; Duchi, Hazan & Singer, "Adaptive subgradient methods for online learning and
-      stochastic optimization", JMLR 12, 2011.
+      Lecture 7-1-4; Duchi, Hazan & Singer, JMLR 12, 2011.
 
     Differs from:
-      ``optax.adagrad``, whose sum starts at 0.1 with ε inside the root, and a zero where s = 0.
-      Equal to PyTorch's ``Adagrad(eps=1e-7)``; its default is ε = 1e-10. A gradient above
-      1.8e19 squares to infinity in float32 and freezes its coordinate for good.
+      ``optax.adagrad``, whose sum starts at 0.1, with ε inside the root. Equal to PyTorch's with
+      ``eps=1e-7``. As there, a gradient above 1.8e19 overflows and freezes its coordinate.
     """
     eps = _checks.epsilon("eps", eps)
 
@@ -92,18 +76,11 @@ def scale_by_adagrad(*, eps: jax.typing.ArrayLike = 1e-7) -> optax.GradientTrans
 def adagrad(
     learning_rate: optax.ScalarOrSchedule, *, eps: jax.typing.ArrayLike = 1e-7
 ) -> optax.GradientTransformationExtraArgs:
-    """AdaGrad: `scale_by_adagrad`, then x ← x - α g / (√s + ε).
+    """AdaGrad: s ← s + g²; x ← x - α g / (√s + ε).
 
     Args:
-      learning_rate: α >= 0, a number, a scalar array (may be traced) or a schedule. Unit:
-        parameters.
+      learning_rate: α >= 0, a number, a scalar array (may be traced) or a schedule.
       eps: see `scale_by_adagrad`.
-
-    Returns:
-      A transformation from gradients to the step to be added to the parameters.
-
-    Raises:
-      ValueError, TypeError: as `sgd` and `scale_by_adagrad` do.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp

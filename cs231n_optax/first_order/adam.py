@@ -6,9 +6,9 @@
 
     with correction: m̂ = m / (1 - β₁ᵗ), ŝ = s / (1 - β₂ᵗ); without: m̂ = m, ŝ = s
 
-m = first_moment, s = second_moment, the decaying means of the gradients and of their squares,
-β₁ = b1, β₂ = b2, t = count, which starts at 1, g = gradient at x, α = learning rate, ε = eps,
-outside the root.
+m = first_moment, s = second_moment, the moving averages of the gradients and of their squares,
+β₁ = b1, β₂ = b2, t = count, from 1, g = gradient at x, α = learning rate, ε = eps, outside the
+root.
 """
 
 from typing import Any, NamedTuple
@@ -23,13 +23,7 @@ from cs231n_optax.first_order.learning_rate import scale_by_learning_rate
 
 
 class ScaleByAdamState(NamedTuple):
-    """State of `scale_by_adam`.
-
-    Attributes:
-      count: t, int32 scalar, the number of updates so far.
-      first_moment: m, the tree, shapes and units of the gradients, float32 or wider.
-      second_moment: s, the same in squared units, real.
-    """
+    """State of `scale_by_adam`: t, int32; m and s, shaped like the parameters, s real."""
 
     count: jax.typing.ArrayLike
     first_moment: optax.Updates
@@ -59,30 +53,21 @@ def scale_by_adam(
     *,
     bias_correction: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
-    """Momentum over the root mean square: m̂ / (√ŝ + ε).
+    """Divide the average gradient by the root of the average square: m̂ / (√ŝ + ε).
 
-    m ← β₁ m + (1 - β₁) g and s ← β₂ s + (1 - β₂) g².
-    Both means start at zero. With bias correction m̂ = m / (1 - β₁ᵗ) and ŝ = s / (1 - β₂ᵗ), which
-    makes the first direction ``g / (|g| + ε)``. Without, m̂ = m and ŝ = s, and it is
-    (1 - β₁) / √(1 - β₂) times as long: 3.2 by default. This is the lecture's "very large step at
-    the beginning".
+    m ← β₁ m + (1 - β₁) g and s ← β₂ s + (1 - β₂) g², both from 0. With bias correction
+    m̂ = m / (1 - β₁ᵗ) and ŝ = s / (1 - β₂ᵗ). Without it m̂ = m and ŝ = s, and the first direction is
+    (1 - β₁) / √(1 - β₂) times as long: 3.2 by default.
 
     Args:
       b1: β₁ in [0, 1), a number or a scalar array (may be traced).
       b2: β₂ in [0, 1), likewise.
-      eps: ε > 0 in gradient units, likewise.
-      bias_correction: a Python bool; two programs are compiled for its two values.
-
-    Returns:
-      A transformation from gradients to an ascent direction without unit, with the tree, shapes
-      and dtypes of the gradients. For complex g the squares are ``|g|²``.
+      eps: ε >= 1.18e-38, in gradient units, likewise.
+      bias_correction: a Python bool; it can't be traced.
 
     Raises:
-      ValueError: if a Python ``b1`` or ``b2`` is outside [0, 1), or ``eps`` not finite or below
-        float32's smallest normal number; from ``update``, if the gradients' tree or shapes are
-        not those of the parameters given to ``init``.
-      TypeError: if one of them is not a number, or ``bias_correction`` not a Python bool; from
-        ``init`` and ``update``, if a leaf is not floating or complex.
+      ValueError, TypeError: if an argument is out of range or of another type, or the gradients do
+        not match the parameters.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp
@@ -95,14 +80,12 @@ def scale_by_adam(
       [ 1. -1.] 3.16
 
     Source:
-      Lecture 7-1-6 and 7-1-7; Kingma & Ba, "Adam: a method for stochastic optimization", ICLR
-      2015.
+      Lecture 7-1-6 and 7-1-7; Kingma & Ba, ICLR 2015.
 
     Differs from:
       The lecture's second listing, whose t starts at 0 and divides by zero: t starts at 1.
-      ``optax.adam`` and PyTorch's ``Adam`` have ε = 1e-8 and the same rule, always with
-      correction. A gradient above 1.8e19 squares to infinity in float32 and freezes its
-      coordinate, as everywhere.
+      ``optax.adam`` and PyTorch's ``Adam`` have ε = 1e-8 and always correct the bias. As there, a
+      gradient above 1.8e19 overflows and freezes its coordinate.
     """
     b1, b2 = _checks.decay_rate("b1", b1), _checks.decay_rate("b2", b2)
     eps = _checks.epsilon("eps", eps)
@@ -149,18 +132,12 @@ def adam(
     """Adam: `scale_by_adam`, then x ← x - α m̂ / (√ŝ + ε).
 
     Args:
-      learning_rate: α >= 0, a number, a scalar array (may be traced) or a schedule. Unit:
-        parameters. The lecture's starting point is 1e-3 or 5e-4.
+      learning_rate: α >= 0, a number, a scalar array (may be traced) or a schedule. The lecture
+        suggests 1e-3 or 5e-4.
       b1: see `scale_by_adam`.
       b2: see `scale_by_adam`.
       eps: see `scale_by_adam`.
       bias_correction: see `scale_by_adam`.
-
-    Returns:
-      A transformation from gradients to the step to be added to the parameters.
-
-    Raises:
-      ValueError, TypeError: as `sgd` and `scale_by_adam` do.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp

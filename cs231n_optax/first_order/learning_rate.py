@@ -1,5 +1,6 @@
 """The learning rate as a transformation: u = -α g."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,33 +11,38 @@ from cs231n_optax import _checks, _tree
 
 
 class ScheduledLearningRateState(NamedTuple):
-    """What a scheduled learning rate remembers; a constant one remembers nothing.
-
-    Attributes:
-      count: int32 scalar, the number of updates so far.
-      learning_rate: scalar of the default float dtype, the rate that the last update used.
-    """
+    """State of a scheduled rate: the number of updates, int32, and the rate of the last one."""
 
     count: jax.typing.ArrayLike
     learning_rate: jax.Array
 
 
-def scale_by_learning_rate(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """Multiply by -α, the step of descent, in the dtype of each gradient.
+def _rule(g: jax.Array, *, rate: Any) -> tuple[jax.Array]:
+    return (-rate * g,)
 
-    This is ``optax.scale_by_learning_rate`` but for two things: a traced α is cast to the
-    gradient's dtype instead of widening it, and a scheduled α can be read from the state.
+
+def scale_by_learning_rate(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """Multiply by -α, in the dtype of each gradient.
 
     Args:
-      learning_rate: a number >= 0, a scalar array, or a schedule of the update count.
+      learning_rate: α >= 0, a number, a scalar array (may be traced) or a schedule.
+
+    Differs from:
+      ``optax.scale_by_learning_rate``, where a traced α may widen the gradients, and the state
+      does not hold the rate of a schedule.
     """
     rate = _checks.learning_rate(learning_rate)
+    return _scale_by_schedule(rate) if callable(rate) else _scale_by_constant(rate)
 
-    if not callable(rate):
-        return optax.stateless(lambda updates, _: _descend(updates, rate))
 
+def _scale_by_constant(rate: Any) -> optax.GradientTransformation:
+    return optax.stateless(lambda updates, _: _tree.leafwise(_rule, updates, rate=rate)[0])
+
+
+def _scale_by_schedule(schedule: Callable[[Any], Any]) -> optax.GradientTransformation:
     def rate_at(count: jax.typing.ArrayLike) -> jax.Array:
-        return jnp.asarray(_checks.nonnegative("learning_rate(count)", rate(count)), float)
+        rate = _checks.nonnegative("learning_rate(count)", schedule(count))
+        return jnp.asarray(rate, float)
 
     def init(params: optax.Params) -> ScheduledLearningRateState:
         del params
@@ -44,18 +50,11 @@ def scale_by_learning_rate(learning_rate: optax.ScalarOrSchedule) -> optax.Gradi
         return ScheduledLearningRateState(count, rate_at(count))
 
     def update(
-        updates: optax.Updates,
-        state: Any,
-        params: optax.Params | None = None,
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
     ) -> tuple[optax.Updates, ScheduledLearningRateState]:
         del params
-        alpha = rate_at(state.count)
-        count = optax.safe_increment(state.count)
-        return _descend(updates, alpha), ScheduledLearningRateState(count, alpha)
+        rate = rate_at(state.count)
+        (updates,) = _tree.leafwise(_rule, updates, rate=rate)
+        return updates, ScheduledLearningRateState(optax.safe_increment(state.count), rate)
 
     return optax.GradientTransformation(init, update)
-
-
-def _descend(updates: optax.Updates, rate: Any) -> optax.Updates:
-    (updates,) = _tree.leafwise(lambda g, rate: (-rate * g,), updates, rate=rate)
-    return updates

@@ -3,8 +3,7 @@
     v ← ρ v + g
     x ← x - α v
 
-v = velocity, ρ = rho, the share of the velocity that friction leaves, g = gradient at x,
-α = learning rate. α stands outside the velocity.
+v = velocity, ρ = rho, g = gradient at x, α = learning rate. α stands outside the velocity.
 """
 
 from typing import Any, NamedTuple
@@ -18,11 +17,7 @@ from cs231n_optax.first_order.learning_rate import scale_by_learning_rate
 
 
 class ScaleByMomentumState(NamedTuple):
-    """State of `scale_by_momentum`.
-
-    Attributes:
-      velocity: v, the tree and shapes of the parameters, float32 or wider, in gradient units.
-    """
+    """State of `scale_by_momentum`: v, shaped like the parameters, float32 or wider."""
 
     velocity: optax.Updates
 
@@ -33,23 +28,16 @@ def _rule(g: jax.Array, v: jax.Array, *, rho: Any) -> tuple[jax.Array, jax.Array
 
 
 def scale_by_momentum(rho: jax.typing.ArrayLike = 0.9) -> optax.GradientTransformationExtraArgs:
-    """The velocity of momentum, a decaying sum of gradients: v ← ρ v + g, from v = 0.
+    """Replace the gradient by the velocity: v ← ρ v + g, from v = 0.
 
-    After t updates v = Σ ρᵗ⁻ⁱ gᵢ: a gradient that stays the same is amplified 1 / (1 - ρ) times.
+    A constant gradient is amplified up to 1 / (1 - ρ) times.
 
     Args:
-      rho: ρ in [0, 1), a number or a scalar array (may be traced). 0 is plain SGD; the lecture
-        suggests 0.9 or 0.99.
-
-    Returns:
-      A transformation from gradients to v, an ascent direction, with the tree, shapes and dtypes
-      of the gradients.
+      rho: ρ in [0, 1), a number or a scalar array (may be traced).
 
     Raises:
-      ValueError: if a Python ``rho`` is outside [0, 1); from ``update``, if the gradients' tree
-        or shapes are not those of the parameters given to ``init``.
-      TypeError: if ``rho`` is not a number; from ``init`` and ``update``, if a leaf is not
-        floating or complex.
+      ValueError, TypeError: if ``rho`` is not a number in [0, 1), or the gradients do not match
+        the parameters.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp
@@ -57,19 +45,15 @@ def scale_by_momentum(rho: jax.typing.ArrayLike = 0.9) -> optax.GradientTransfor
       >>> state = tx.init(jnp.zeros(1))
       >>> for _ in range(3):
       ...     velocity, state = tx.update(jnp.ones(1), state)
-      ...     print(velocity)
-      [1.]
-      [1.5]
+      >>> print(velocity)
       [1.75]
 
     Source:
-      Lecture 7-1-3; Polyak, "Some methods of speeding up the convergence of iteration methods",
-      1964.
+      Lecture 7-1-3; Polyak, USSR Computational Mathematics and Mathematical Physics 4, 1964.
 
     Differs from:
       The lecture's page in two slips of sign: its code adds α v, and its first formula subtracts
-      the gradient inside v and v from x. Equal to ``optax.trace(rho)`` and to PyTorch's
-      ``momentum=rho`` with ``dampening=0``. Not ``optax.ema``, which weighs g by 1 - ρ.
+      both g inside v and v from x. Equal to ``optax.trace(rho)`` and PyTorch's ``momentum=rho``.
     """
     rho = _checks.decay_rate("rho", rho)
 
@@ -89,20 +73,14 @@ def scale_by_momentum(rho: jax.typing.ArrayLike = 0.9) -> optax.GradientTransfor
 def momentum(
     learning_rate: optax.ScalarOrSchedule, rho: jax.typing.ArrayLike = 0.9
 ) -> optax.GradientTransformationExtraArgs:
-    """SGD with momentum: `scale_by_momentum`, then x ← x - α v.
+    """SGD with momentum: v ← ρ v + g; x ← x - α v.
 
-    α stands outside the velocity: a new learning rate acts at once on the whole of v. `nesterov`
-    has it inside. The order in the chain is that difference.
+    α stands outside the velocity, so a new learning rate rescales all of v at once. In `nesterov`
+    it stands inside.
 
     Args:
       learning_rate: α >= 0, a number, a scalar array (may be traced) or a schedule.
       rho: see `scale_by_momentum`.
-
-    Returns:
-      A transformation from gradients to the step to be added to the parameters.
-
-    Raises:
-      ValueError, TypeError: as `sgd` and `scale_by_momentum` do.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp

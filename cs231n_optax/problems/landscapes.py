@@ -1,7 +1,6 @@
-"""Test functions with known minima, for pictures, races and tests of the methods.
+"""Test functions with known minima.
 
-Each function takes a point of shape (n,), returns a scalar in the point's dtype, and is smooth:
-`jax.grad` and `jax.hessian` give its derivatives everywhere.
+Each function maps a point of shape (n,) to a scalar of the same dtype, and is smooth.
 """
 
 from collections.abc import Callable
@@ -15,13 +14,13 @@ from cs231n_optax import _checks
 
 
 class Landscape(NamedTuple):
-    """A function to be minimised, where to start, and where it ends.
+    """A function, its usual starting point and its global minimisers.
 
     Attributes:
-      name: what it is called in tables and titles.
-      fun: from a floating point of shape (n,) to a scalar of the same dtype, in pure JAX.
-      x0: float64 (n,), the usual start.
-      minimizers: float64 (k, n), all the global minimisers.
+      name: the name in tables and titles.
+      fun: maps a floating array (n,) to a scalar of the same dtype, in pure JAX.
+      x0: float64 (n,), the usual starting point.
+      minimizers: float64 (k, n), all global minimisers.
       minimum: the value there.
     """
 
@@ -37,27 +36,22 @@ def taco_shell(condition_number: jax.typing.ArrayLike = 100.0) -> Landscape:
 
         f(x, y) = (x² + κ y²) / 2
 
-    The Hessian is diag(1, κ) everywhere. Gradient descent with the rate α multiplies x by 1 - α
-    and y by 1 - α κ in each step, so it needs α < 2 / κ, and then x takes more than about κ / 2
-    steps to shrink by a factor of e. With κ = 100 both terms are equally high at the start,
-    (-10, 1).
+    The Hessian is diag(1, κ). A step of gradient descent multiplies x by 1 - α and y by 1 - α κ, so
+    it needs α < 2 / κ, and x then takes about κ / 2 steps to shrink by a factor of e. It starts
+    from (-10, 1), where both terms are equal for κ = 100; the minimum is 0 at the origin.
 
     Args:
-      condition_number: κ >= 1, the ratio of the largest to the smallest curvature, a number or a
-        scalar array (may be traced).
-
-    Returns:
-      The landscape, n = 2, minimum 0 at the origin.
+      condition_number: κ >= 1, a number or a scalar array (may be traced).
 
     Raises:
-      ValueError: if a Python ``condition_number`` is not finite or below 1.
-      TypeError: if it is not a number.
+      ValueError, TypeError: if ``condition_number`` is not finite, below 1 or no number.
 
     Example:
       >>> import jax
       >>> from cs231n_optax.problems.landscapes import taco_shell
       >>> bowl = taco_shell(condition_number=100.0)
-      >>> print(bowl.fun(bowl.x0), jax.grad(bowl.fun)(bowl.x0))
+      >>> value, grad = jax.jit(jax.value_and_grad(bowl.fun))(bowl.x0)
+      >>> print(value, grad)
       100.0 [-10. 100.]
 
     Source:
@@ -79,18 +73,15 @@ def rosenbrock(n: int = 2) -> Landscape:
 
         f(x) = Σᵢ 100 (xᵢ₊₁ - xᵢ²)² + (1 - xᵢ)²,        i = 1 ... n - 1
 
-    The valley floor is nearly flat: at the minimum of the plane (n = 2) the condition number is
-    2,508. For n = 4 ... 30 there is exactly one further, local minimum, with x₁ < 0.
+    The valley floor is nearly flat: for n = 2 the condition number at the minimum is 2,508. For
+    n = 4 ... 30 there is exactly one other local minimum, with x₁ < 0. It starts from
+    (-1.2, 1, -1.2, 1, ...); the minimum is 0 at (1, ..., 1).
 
     Args:
-      n: the dimension, at least 2.
-
-    Returns:
-      The landscape, started from (-1.2, 1, -1.2, 1, ...), minimum 0 at (1, ..., 1).
+      n: the dimension, a Python integer >= 2.
 
     Raises:
-      ValueError: if n < 2.
-      TypeError: if n is not a Python integer.
+      ValueError, TypeError: if n < 2 or n is not a Python integer.
 
     Example:
       >>> from cs231n_optax.problems.landscapes import rosenbrock
@@ -121,8 +112,7 @@ def beale() -> Landscape:
 
         f(x, y) = (1.5 - x + x y)² + (2.25 - x + x y²)² + (2.625 - x + x y³)²
 
-    Returns:
-      The landscape, n = 2, started from (1, 1), minimum 0 at (3, 0.5).
+    It starts from (1, 1); the minimum is 0 at (3, 0.5).
 
     Example:
       >>> from cs231n_optax.problems.landscapes import beale
@@ -143,22 +133,20 @@ def beale() -> Landscape:
 
 
 def himmelblau() -> Landscape:
-    """Himmelblau's function: four equal minima, four saddles between them and one hilltop.
+    """Himmelblau's function: four equal minima, four saddle points and one local maximum.
 
         f(x, y) = (x² + y - 11)² + (x + y² - 7)²
 
-    Both brackets vanish at (3, 2) and at three irrational points, given here to all digits of
-    float64.
-
-    Returns:
-      The landscape, n = 2, started from the origin, near the hilltop, minimum 0 at four points.
+    It starts from the origin, near the maximum. The minimum is 0 at (3, 2) and at three irrational
+    points, given to all digits of float64.
 
     Example:
       >>> import jax
       >>> from cs231n_optax.problems.landscapes import himmelblau
       >>> landscape = himmelblau()
-      >>> jax.vmap(landscape.fun)(landscape.minimizers).max() < 1e-9
-      Array(True, dtype=bool)
+      >>> values = jax.jit(jax.vmap(landscape.fun))(landscape.minimizers)
+      >>> print(abs(values).max() < 1e-9)
+      True
 
     Source:
       D. M. Himmelblau, "Applied Nonlinear Programming", McGraw-Hill, 1972.
@@ -180,22 +168,19 @@ def himmelblau() -> Landscape:
 
 
 def saddle() -> Landscape:
-    """A saddle point to start on, with a minimum on either side.
+    """A saddle point between two minima, started on the saddle.
 
         f(x, y) = x² - y² + y⁴ / 4
 
-    The gradient (2x, y³ - 2y) is exactly zero at the start, the origin, where the Hessian is
-    diag(2, -2): a method that sees the gradient alone never leaves. The minima have the Hessian
-    diag(2, 4).
-
-    Returns:
-      The landscape, n = 2, started from the origin, minimum -1 at (0, √2) and (0, -√2).
+    At the origin, its starting point, the gradient (2x, y³ - 2y) is exactly zero and the Hessian is
+    diag(2, -2), so a method that uses the gradient alone never leaves. The minimum is -1 at (0, √2)
+    and (0, -√2), where the Hessian is diag(2, 4).
 
     Example:
       >>> import jax
       >>> from cs231n_optax.problems.landscapes import saddle
       >>> landscape = saddle()
-      >>> print(jax.hessian(landscape.fun)(landscape.x0))
+      >>> print(jax.jit(jax.hessian(landscape.fun))(landscape.x0))
       [[ 2.  0.]
        [ 0. -2.]]
 

@@ -1,12 +1,11 @@
 """Small networks for classification: softmax regression, a perceptron, a convolutional net.
 
-Each is a pair of pure functions, `Network.init` and `Network.apply`. Parameters are one flat
-dictionary of float32 arrays: layer i has the weights ``w{i}`` and the bias ``b{i}``, counted
-from 1.
+Each is a pair of pure functions, `Network.init` and `Network.apply`. Parameters are a flat
+dictionary of float32 arrays: the weights ``w{i}`` and the bias ``b{i}`` of layer i, from 1.
 
-All weights start by He's rule, biases at zero:
+Weights are initialised by He's rule, biases with zero:
 
-    w ~ Normal(0, 2 / n)        n = number of inputs that one output is a sum of
+    w ~ Normal(0, 2 / n)        n = fan-in
 
 Source: K. He, X. Zhang, S. Ren and J. Sun, "Delving deep into rectifiers", ICCV 2015, eq. 10;
 CS231n's notes on neural networks and on convolutional networks.
@@ -28,16 +27,16 @@ Params = dict[str, jax.Array]
 """Weights and biases by name, float32."""
 
 Batch = jax.Array | np.ndarray
-"""An array whose first axis counts examples."""
+"""An array whose first axis is that of the examples."""
 
 
 class Network(NamedTuple):
     """A network as two pure functions.
 
     Attributes:
-      init: from a ``jax.random`` key to fresh parameters, a dictionary of float32 arrays.
-      apply: from parameters and a batch x (N, ...) to the logits (N, num_classes), unnormalised
-        log-probabilities, in the dtype that parameters and x promote to.
+      init: maps a ``jax.random`` key to initial parameters, a dictionary of float32 arrays.
+      apply: maps parameters and a batch x (N, ...) to the logits (N, num_classes), in the dtype
+        that parameters and x promote to.
     """
 
     init: Callable[[jax.Array], Params]
@@ -47,15 +46,11 @@ class Network(NamedTuple):
 def softmax_regression(input_shape: Sequence[int], num_classes: int) -> Network:
     """A linear classifier: logits = x w1 + b1.
 
-    With `cross_entropy` its loss is convex, so every run has the same goal.
+    Its `cross_entropy` is convex.
 
     Args:
-      input_shape: of one example without the batch axis, such as (D,) or (H, W, C); it is
-        flattened to D numbers.
+      input_shape: of one example, such as (D,) or (H, W, C); it is flattened to D numbers.
       num_classes: K >= 2.
-
-    Returns:
-      A network with parameters w1 (D, K) and b1 (K,).
 
     Raises:
       ValueError, TypeError: as `mlp` does.
@@ -64,10 +59,10 @@ def softmax_regression(input_shape: Sequence[int], num_classes: int) -> Network:
       >>> import jax, jax.numpy as jnp
       >>> from cs231n_optax.problems.networks import softmax_regression
       >>> net = softmax_regression((8, 8, 1), num_classes=10)
-      >>> params = net.init(jax.random.key(0))
-      >>> {name: array.shape for name, array in params.items()}
-      {'w1': (64, 10), 'b1': (10,)}
-      >>> net.apply(params, jnp.zeros((5, 8, 8, 1))).shape
+      >>> params = jax.eval_shape(net.init, jax.random.key(0))
+      >>> params["w1"].shape, params["b1"].shape
+      ((64, 10), (10,))
+      >>> jax.eval_shape(net.apply, params, jnp.zeros((5, 8, 8, 1))).shape
       (5, 10)
 
     Source:
@@ -82,27 +77,22 @@ def mlp(input_shape: Sequence[int], num_classes: int, hidden: Sequence[int] = (6
         h₀ = x,   hᵢ = max(0, hᵢ₋₁ wᵢ + bᵢ),   logits = the last layer without the max
 
     Args:
-      input_shape: of one example without the batch axis, such as (D,) or (H, W, C); it is
-        flattened to D numbers.
+      input_shape: of one example, such as (D,) or (H, W, C); it is flattened to D numbers.
       num_classes: K >= 2.
-      hidden: width of each hidden layer, all >= 1; none at all gives `softmax_regression`.
-
-    Returns:
-      A network with parameters w1 (D, hidden[0]), b1 (hidden[0],), ..., the last with K columns.
+      hidden: width of each hidden layer, all >= 1; without any it is `softmax_regression`.
 
     Raises:
-      ValueError: if a size is too small, or ``input_shape`` is empty; from ``apply``, if x is not
-        a batch of that shape.
-      TypeError: if a size is not a Python integer, or ``hidden`` is not a sequence.
+      ValueError, TypeError: if a size is too small or not a Python integer, or a shape is not a
+        sequence or ``input_shape`` empty; from ``apply``, if x is not a batch of that shape.
 
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from cs231n_optax.problems.networks import mlp
       >>> net = mlp((3,), num_classes=2, hidden=(16, 8))
-      >>> params = net.init(jax.random.key(0))
+      >>> params = jax.eval_shape(net.init, jax.random.key(0))
       >>> {name: array.shape for name, array in params.items() if name[0] == "w"}
       {'w1': (3, 16), 'w2': (16, 8), 'w3': (8, 2)}
-      >>> net.apply(params, jnp.zeros((5, 3))).shape
+      >>> jax.eval_shape(net.apply, params, jnp.zeros((5, 3))).shape
       (5, 2)
 
     Source:
@@ -134,36 +124,28 @@ def cnn(
 
         [conv 3×3 → ReLU → max-pool 2×2] for each entry of channels, then an affine layer
 
-    A convolution keeps height and width (zero padding of one pixel); a pool halves them and drops
-    an odd last row or column.
-
-    The convolution is written as nine shifted copies of its input and one matrix product, so that
-    it stays a plain product under `jax.vmap` over parameters and inside `jax.lax.scan`; see
-    `_conv3x3` for what that costs and gains.
+    A convolution pads with one pixel of zeros and so keeps height and width; a pool halves them and
+    drops an odd last row or column. The convolution is a matrix product of shifted copies, which is
+    faster under `jax.vmap` over parameters and in `jax.lax.scan` (see `_conv3x3`).
 
     Args:
       input_shape: (H, W, C) of one image.
       num_classes: K >= 2.
       channels: output channels of each convolution, at least one of them, all >= 1.
 
-    Returns:
-      A network with kernels w1 (3, 3, C, channels[0]), ..., then the last weights (D, K), D the
-      size of the flattened image that is left.
-
     Raises:
-      ValueError: if ``input_shape`` is not (H, W, C) or too small to be halved once for each
-        entry of ``channels``, if ``channels`` is empty or a size too small; from ``apply``, if x
-        is not of shape (N, H, W, C).
-      TypeError: if a size is not a Python integer, or ``channels`` is not a sequence.
+      ValueError, TypeError: if a size is too small or not a Python integer, ``channels`` is empty
+        or not a sequence, or ``input_shape`` is not (H, W, C) or too small to be halved once for
+        each of them; from ``apply``, if x is not of shape (N, H, W, C).
 
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from cs231n_optax.problems.networks import cnn
       >>> net = cnn((28, 28, 1), num_classes=10)
-      >>> params = net.init(jax.random.key(0))
+      >>> params = jax.eval_shape(net.init, jax.random.key(0))
       >>> {name: array.shape for name, array in params.items() if name[0] == "w"}
       {'w1': (3, 3, 1, 16), 'w2': (3, 3, 16, 32), 'w3': (1568, 10)}
-      >>> net.apply(params, jnp.zeros((5, 28, 28, 1))).shape
+      >>> jax.eval_shape(net.apply, params, jnp.zeros((5, 28, 28, 1))).shape
       (5, 10)
 
     Source:
@@ -205,15 +187,15 @@ def cross_entropy(logits: Batch, labels: Batch) -> jax.Array:
       labels: integer (N,), 0 <= labels < K.
 
     Returns:
-      A scalar >= 0 in nats, in the dtype of the logits; log K for equal logits.
+      A scalar >= 0 in nats, in the dtype of the logits.
 
     Raises:
-      ValueError: if the shapes do not belong together.
+      ValueError: if the shapes do not match.
 
     Example:
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> from cs231n_optax.problems.networks import cross_entropy
-      >>> print(cross_entropy(jnp.zeros((4, 10)), jnp.array([1, 2, 3, 4])).round(4))
+      >>> print(f"{jax.jit(cross_entropy)(jnp.zeros((4, 10)), jnp.array([1, 2, 3, 4])):.4f}")
       2.3026
 
     Source:
@@ -224,22 +206,19 @@ def cross_entropy(logits: Batch, labels: Batch) -> jax.Array:
 
 
 def accuracy(logits: Batch, labels: Batch) -> jax.Array:
-    """The fraction of examples whose largest logit is the labelled one.
+    """The fraction of examples whose largest logit is that of the label, a float32 scalar.
 
     Args:
-      logits: real (N, K). Of several equal logits the first counts as the largest.
+      logits: real (N, K). Of equal logits the first counts as the largest.
       labels: integer (N,), 0 <= labels < K.
 
-    Returns:
-      A float32 scalar in [0, 1].
-
     Raises:
-      ValueError: if the shapes do not belong together.
+      ValueError: if the shapes do not match.
 
     Example:
-      >>> import jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp
       >>> from cs231n_optax.problems.networks import accuracy
-      >>> print(accuracy(jnp.array([[1.0, 2.0], [4.0, 3.0]]), jnp.array([1, 1])))
+      >>> print(jax.jit(accuracy)(jnp.array([[1.0, 2.0], [4.0, 3.0]]), jnp.array([1, 1])))
       0.5
     """
     _check_labels(logits, labels)
@@ -248,7 +227,7 @@ def accuracy(logits: Batch, labels: Batch) -> jax.Array:
 
 
 def _he_init(key: jax.Array, weight_shapes: Sequence[tuple[int, ...]]) -> Params:
-    """Weights ~ Normal(0, 2 / fan-in) and zero biases for every layer; the last axis is output."""
+    """Weights ~ Normal(0, 2 / fan-in) and zero biases for every layer."""
     params = {}
     keys = jax.random.split(key, len(weight_shapes))
     for i, (layer_key, shape) in enumerate(zip(keys, weight_shapes, strict=True), start=1):
@@ -263,19 +242,12 @@ def _conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
         y[n, r, s, o] = Σ_{i, j, c} x[n, r + i - 1, s + j - 1, c] kernel[i, j, c, o]
 
-    A row of ``patches`` is one pixel's 3×3 neighbourhood, in the order of the kernel's axes.
+    A row of ``patches`` is the 3×3 neighbourhood of one pixel, in the order of the kernel's axes.
 
     Measured on two CPU cores with JAX 0.10 (benchmarks/building_blocks.py): a training step of
     `cnn` for five models under `jax.vmap`, with 128 images of 8×8 or 28×28 pixels each, is 11 to 13
-    times as fast as with ``jax.lax.conv_general_dilated`` inside `jax.lax.scan`. The price is
-    memory, nine times that of x, and that one model alone, outside any loop, is slower at 28×28.
-
-    Args:
-      x: floating (N, H, W, C).
-      kernel: floating (3, 3, C, O).
-
-    Returns:
-      y (N, H, W, O).
+    times as fast as with ``jax.lax.conv_general_dilated`` inside `jax.lax.scan`. It takes nine
+    times the memory of x, and one model alone, outside any loop, is slower at 28×28.
     """
     n, height, width, c_in = x.shape
     c_out = kernel.shape[-1]
@@ -286,15 +258,9 @@ def _conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _max_pool2x2(x: jax.Array) -> jax.Array:
-    """The largest of each 2×2 block; an odd last row or column is dropped.
+    """The largest of each 2×2 block, (N, H, W, C) to (N, H // 2, W // 2, C).
 
-    A gradient is shared equally by the entries of a block that tie for the largest.
-
-    Args:
-      x: floating (N, H, W, C).
-
-    Returns:
-      (N, H // 2, W // 2, C).
+    Entries of a block that tie for the largest share the gradient equally.
     """
     n, height, width, channels = x.shape
     height, width = height // 2, width // 2

@@ -1,10 +1,10 @@
-"""Convex problems of real size: regressions on all of the digits at once, without mini-batches.
+"""Convex problems of real size: regressions on all digits at once, without mini-batches.
 
-Each is a `Landscape` over one flat vector, so that whatever minimises a test function minimises it
-too. Its only minimiser has no closed form: ``minimizers`` has the shape (0, n), ``minimum`` is NaN.
+Each is a `Landscape` over one flat vector. The minimiser has no closed form: ``minimizers`` has the
+shape (0, n) and ``minimum`` is NaN.
 
-The penalty λ/2 |θ|² takes in the biases. With any λ > 0 the objective is strongly convex, so that
-the minimiser is unique and every method has the same goal; the condition number grows with 1 / λ.
+The penalty λ/2 |θ|² includes the biases. For λ > 0 the objective is strongly convex and the
+minimiser unique; the condition number grows with 1 / λ.
 """
 
 import math
@@ -21,7 +21,7 @@ from cs231n_optax.problems.networks import cross_entropy
 
 
 def logistic_regression(l2: jax.typing.ArrayLike = 1e-3) -> Landscape:
-    """Odd digits against even ones, linearly.
+    """Logistic regression of odd against even digits.
 
         f(w, b) = (1/N) Σᵢ log(1 + exp(-sᵢ (w·xᵢ + b))) + λ/2 (|w|² + b²),   sᵢ = ±1
 
@@ -33,8 +33,7 @@ def logistic_regression(l2: jax.typing.ArrayLike = 1e-3) -> Landscape:
       log 2. A point is the 64 weights w, then the bias b.
 
     Raises:
-      ValueError: if a Python ``l2`` is not finite or not positive.
-      ImportError: if scikit-learn is not installed.
+      ValueError, TypeError, ImportError: if ``l2`` is not positive, or without scikit-learn.
 
     Example:
       >>> from cs231n_optax.problems.regressions import logistic_regression
@@ -47,9 +46,8 @@ def logistic_regression(l2: jax.typing.ArrayLike = 1e-3) -> Landscape:
       Society B 20, 1958.
 
     Differs from:
-      Scikit-learn's ``LogisticRegression``, which leaves the intercept out of the penalty and has
-      the sum of the losses: it finds the same minimiser with ``C=1 / (N * l2)``,
-      ``fit_intercept=False`` and a column of ones.
+      Scikit-learn's ``LogisticRegression``, which does not penalise the intercept and sums the
+      losses. It is equal with ``C=1 / (N * l2)``, ``fit_intercept=False`` and a column of ones.
     """
 
     def loss(theta: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -61,7 +59,7 @@ def logistic_regression(l2: jax.typing.ArrayLike = 1e-3) -> Landscape:
 
 
 def softmax_regression(l2: jax.typing.ArrayLike = 1e-3) -> Landscape:
-    """All ten digits, linearly: the lecture's softmax classifier.
+    """Softmax regression of the ten digits, the lecture's linear classifier.
 
         f(W, b) = (1/N) Σᵢ -log softmax(xᵢ W + b)[yᵢ] + λ/2 (|W|² + |b|²)
 
@@ -73,8 +71,7 @@ def softmax_regression(l2: jax.typing.ArrayLike = 1e-3) -> Landscape:
       log 10. A point is W (64, 10) row by row, then b (10,).
 
     Raises:
-      ValueError: if a Python ``l2`` is not finite or not positive.
-      ImportError: if scikit-learn is not installed.
+      ValueError, TypeError, ImportError: as `logistic_regression` does.
 
     Example:
       >>> from cs231n_optax.problems.regressions import softmax_regression

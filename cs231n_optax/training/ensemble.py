@@ -1,4 +1,4 @@
-"""Ensembles (lecture 7-1-11): train several models, average what they predict.
+"""Ensembles (lecture 7-1-11): train several models and average their predictions.
 
     p(x) = Σᵢ wᵢ link(f(x; θᵢ)) / Σᵢ wᵢ         i = 1 ... M members
 
@@ -35,35 +35,34 @@ def fit_members(
 ) -> FitResult:
     """Train M independent models in one compiled program.
 
-    Member i starts from parameters of its own and sees the data in an order of its own: both
-    come from ``jax.random.fold_in(key, i)``, so that more members leave the first ones as they
-    are. A member whose loss is not finite ends by itself, as in `fit`.
+    Member i has its own initial parameters and its own order of the data, both drawn from
+    ``jax.random.fold_in(key, i)``, so adding members does not change the first ones. A member whose
+    loss is not finite stops alone, as in `fit`.
 
-    Pure: `jax.jit` and `jax.vmap` may trace it. Over several devices it is a `sweep`, over
-    ``{"member": range(M)}``, of one `fit` with ``fold_in(key, hparams["member"])``.
+    Pure: `jax.jit` and `jax.vmap` may trace it. To use several devices, `sweep` over
+    ``{"member": range(M)}`` a `fit` with ``fold_in(key, hparams["member"])``.
 
     Args:
       loss: ``loss(params, batch) -> scalar``, pure, as in `fit`.
       init: ``init(key) -> params``, a tree of floating or complex arrays.
-      tx: an Optax transformation, the same for all.
-      data: a tree of arrays with one leading axis of examples.
+      tx: an Optax transformation, the same for all members.
+      data: a tree of arrays with one leading axis of examples; not an iterator.
       num_members: M >= 1, a Python integer.
       steps: number of updates of each member.
       key: a `jax.random.key`.
-      batch_size: examples a batch, as in `fit`.
+      batch_size: examples per batch, as in `fit`.
       averaging: as in `fit`.
       evaluate: as in `fit`.
       chunk_size: as in `fit`.
-      members_at_once: how many train under one `jax.vmap`, group after group; None: all. Take 1
-        where a vmapped step is slower, as convolutions with a kernel for each member are on CPU.
+      members_at_once: members trained together under one `jax.vmap`; None: all. Use 1 where a
+        vmapped step is slower, as are convolutions with one kernel per member on CPU.
 
     Returns:
-      `FitResult` with a leading axis of M: ``params`` is what `ensemble_predict` takes.
+      `FitResult` with a leading axis of M; `ensemble_predict` takes its ``params``.
 
     Raises:
-      ValueError: if ``num_members`` or ``members_at_once`` is smaller than 1, and as `fit` does.
-      TypeError: as `fit` does; if ``init`` is no function, or ``key`` no key; an iterator is not
-        data that all members can share.
+      ValueError, TypeError: as `fit` does; if ``num_members`` or ``members_at_once`` is below 1,
+        ``init`` no function, ``key`` no key, or ``data`` an iterator.
 
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp
@@ -71,10 +70,11 @@ def fit_members(
       >>> def init(key): return jax.random.normal(key, (3,))
       >>> def apply(w, x): return w[0] * jnp.tanh(w[1] * x + w[2])
       >>> def loss(w, batch): return jnp.mean((apply(w, batch["x"]) - batch["y"]) ** 2)
-      >>> result = cs231n_optax.fit_members(
-      ...     loss, init, cs231n_optax.adam(0.05), {"x": x, "y": jnp.sin(x)},
-      ...     num_members=4, steps=300, batch_size=16, key=jax.random.key(0))
-      >>> result.params.shape
+      >>> def train(key):
+      ...     return cs231n_optax.fit_members(
+      ...         loss, init, cs231n_optax.adam(0.05), {"x": x, "y": jnp.sin(x)},
+      ...         num_members=4, steps=300, batch_size=16, key=key)
+      >>> jax.eval_shape(train, jax.random.key(0)).params.shape  # traced, not run
       (4, 3)
 
     Source:
@@ -108,7 +108,7 @@ def fit_members(
 
     members = jnp.arange(num_members, dtype=jnp.int32)
     at_once = num_members if members_at_once is None else members_at_once
-    # Without a vmap of one; and JAX can't put groups of empty histories together.
+    # No vmap of one member; and JAX can't concatenate groups of empty histories.
     group = None if at_once == 1 or not steps else min(at_once, num_members)
     return jax.jit(lambda members: jax.lax.map(member, members, batch_size=group))(members)
 
@@ -124,33 +124,29 @@ def ensemble_predict(
 ) -> jax.Array:
     """Average the predictions of several models.
 
-    One member after the other, ``batch_size`` examples at a time: there are never more
-    activations than those of one member on one batch. Pure; put it under `jax.jit` to call it
-    often.
+    It evaluates one member at a time on ``batch_size`` examples, so it holds the activations of one
+    member on one batch. Pure; `jax.jit` it to call it often.
 
     Args:
       apply_fn: ``apply_fn(params, x) -> outputs`` (N, ...), such as logits (N, K).
-      stacked_params: a tree of arrays, all with one leading axis of M members: the ``params`` of
-        `fit_members`, or ``snapshot_params(state)``. Of a single model, such as
-        ``averaged_params(state)``, ``jax.tree.map(lambda p: p[None], params)``.
+      stacked_params: a tree of arrays with one leading axis of M members: the ``params`` of
+        `fit_members`, or ``snapshot_params(state)``. For a single model, such as
+        ``averaged_params(state)``, pass ``jax.tree.map(lambda p: p[None], params)``.
       x: a tree of arrays with one leading axis of N examples.
-      link: what is averaged, a function of the outputs of a batch: by default the probabilities
-        softmax(logits). ``lambda outputs: outputs`` for regression.
-      weights: (M,), >= 0 with a positive sum, not necessarily 1; None for equal ones.
-        ``snapshots_filled(state)`` leaves out snapshots that have not been taken. A member with
-        the weight 0 has no say, even if its outputs are not finite. The values of a JAX array are
-        not looked at: if they can't be weights, the result is NaN.
+      link: a function of the outputs of a batch, whose values are averaged; by default the
+        probabilities softmax(logits). For regression, ``lambda outputs: outputs``.
+      weights: (M,), >= 0 with a positive sum; None: equal. ``snapshots_filled(state)`` leaves out
+        snapshots that have not been taken. A member of weight 0 is ignored, even if its outputs
+        are not finite. Bad weights in a JAX array are not checked: the result is NaN.
       batch_size: examples at a time; None: all.
 
     Returns:
       The weighted mean over the members, (N, ...), in float32 or wider.
 
     Raises:
-      ValueError: if the members are ragged (no common leading axis), there is none, the weights
-        are not one for each, or the examples have no common leading axis; if ``batch_size`` < 1;
-        if weights in a list or of NumPy are negative, not finite, or have no positive sum.
-      TypeError: if a leaf is no array, ``apply_fn`` or ``link`` no function, or does not return an
-        array with the examples first; or the weights are no real numbers.
+      ValueError, TypeError: if the members or the examples are no arrays of one common leading
+        axis, the weights (other than a JAX array) are no weights for them, ``batch_size`` < 1, or
+        ``apply_fn`` or ``link`` does not return an array with the examples first.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp
@@ -204,7 +200,7 @@ def ensemble_predict(
 
 
 def _shares(weights: Any, num_members: int) -> jax.Array:
-    """The weights, of the sum 1; NaN for an array that can't be weights."""
+    """The weights divided by their sum; NaN for an array that can't be weights."""
     given = np.ones(num_members) if weights is None else weights
     array = _checks.real_array("weights", given).astype(float)
     if array.shape != (num_members,):

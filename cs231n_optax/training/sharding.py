@@ -1,4 +1,4 @@
-"""Where a transformation's state lies, when its parameters lie on many devices."""
+"""Shardings of a transformation's state, when its parameters are spread over devices."""
 
 from typing import Any
 
@@ -14,35 +14,32 @@ def state_sharding(
 ) -> Any:
     """The shardings of a transformation's state, from those of its parameters.
 
-    For the ``out_shardings`` of a jitted ``init`` or step, and to restore a checkpoint where it
-    belongs. It works for any Optax transformation, wrapped or chained, by looking at its state:
+    Use it for the ``out_shardings`` of a jitted ``init`` or step, and to restore a checkpoint. It
+    works for any Optax transformation, wrapped or chained, by the shapes in its state:
 
-    - a tree of the parameters (a velocity, an anchor) lies as they do;
-    - a history of m such trees, their leaves ``(m, *shape)``, lies so row by row;
+    - a tree shaped like the parameters (a velocity, an anchor) has their shardings, also with the
+      holes that ``optax.masked`` leaves;
+    - a history of m such trees, with leaves ``(m, *shape)``, has their shardings row by row;
     - an N × N matrix and a vector of N, the number of real numbers in the parameters, as `bfgs`
       keeps them, have their rows spread over all devices, if those divide N evenly;
-    - everything else (counters, scalars, vectors of m numbers) is on every device.
+    - everything else (counters, scalars, vectors of m numbers) is replicated on every device.
 
-    A subtree of the state is one of the parameters if it has their tree, with holes where
-    ``optax.masked`` left some out, and a leaf of it lies as its parameter if it has its shape.
-    Where the parameters are a single array, the shape alone decides: a vector of m = N numbers
-    then lies as they do, too, which is as right, only slower.
+    If the parameters are a single array, a vector of m = N numbers is sharded as they are, which is
+    correct but slower.
 
     Args:
       tx: any transformation with ``init(params)``.
       params: a tree of arrays, or of ``jax.ShapeDtypeStruct``.
-      shardings: the tree of their shardings, each a ``NamedSharding`` of one mesh for all (or a
-        ``SingleDeviceSharding`` of one device). As in `jax.jit`, one sharding stands for all the
-        leaves below its place.
+      shardings: the tree of their shardings, or a prefix of it as in `jax.jit`: ``NamedSharding``
+        of one mesh, or ``SingleDeviceSharding`` of one device.
 
     Returns:
       A tree of shardings, with the structure of ``tx.init(params)``.
 
     Raises:
-      TypeError: if a leaf of ``shardings`` is not such a sharding, a parameter no array, or ``tx``
-        no transformation.
-      ValueError: if ``shardings`` is no prefix of the tree of ``params``, has several meshes or
-        none, or a sharding does not fit its parameter's shape.
+      ValueError, TypeError: if ``shardings`` is no prefix of the tree of ``params``, has several
+        meshes or other kinds of sharding, or does not fit a shape; or if a parameter is no array,
+        or ``tx`` no transformation.
 
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp
@@ -57,8 +54,8 @@ def state_sharding(
       >>> state = jax.jit(tx.init, out_shardings=layout)(params)
 
     Differs from:
-      ``optax.tree.map_params``, which hands a history ``(m, *shape)`` its parameter's own sharding,
-      and so would split it between the steps of the history.
+      ``optax.tree.map_params``, which gives a history ``(m, *shape)`` the sharding of its parameter
+      and so would split the axis of m.
     """
     _checks.transformation("tx", tx)
     for path, leaf in jax.tree.leaves_with_path(params):
@@ -89,6 +86,7 @@ def state_sharding(
             return _stacked(like.sharding)
         return of_other(leaf)
 
+    # Descend from the root of the state to the nodes that have the tree of the parameters.
     def of_node(node: Any) -> Any:
         leaves, structure = jax.tree.flatten(node, is_leaf=_is_hole)
         if owners := _owners(leaves, structure, likes):
@@ -102,7 +100,7 @@ def state_sharding(
 
 
 def _owners(leaves: list[Any], structure: Any, params: Any) -> list[Any]:
-    """The parameter of each leaf, what a hole leaves out; none if this is no tree of parameters."""
+    """The parameter of each leaf (of a hole, a subtree); empty if this is no tree of parameters."""
     try:
         owners = structure.flatten_up_to(params)
     except ValueError:
@@ -112,7 +110,7 @@ def _owners(leaves: list[Any], structure: Any, params: Any) -> list[Any]:
 
 
 def _replicated(sharding: Any) -> Sharding:
-    """On every device of a sharding's mesh."""
+    """The sharding that replicates an array on every device of a mesh."""
     if isinstance(sharding, NamedSharding):
         return NamedSharding(sharding.mesh, PartitionSpec())
     if isinstance(sharding, SingleDeviceSharding):
@@ -124,7 +122,7 @@ def _replicated(sharding: Any) -> Sharding:
 
 
 def _place(path: Any, x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-    """A parameter's shape and sharding, if they fit."""
+    """A parameter's shape with its sharding, checked to fit."""
     rank = len(sharding.spec) if isinstance(sharding, NamedSharding) else 0
     try:
         if rank > x.ndim:
@@ -137,7 +135,7 @@ def _place(path: Any, x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
 
 
 def _stacked(sharding: Any) -> Sharding:
-    """For rows of which each has a sharding."""
+    """The sharding of a stack whose rows have the given one."""
     if isinstance(sharding, NamedSharding):
         spec = PartitionSpec(None, *sharding.spec)
         return NamedSharding(sharding.mesh, spec, memory_kind=sharding.memory_kind)
@@ -145,7 +143,7 @@ def _stacked(sharding: Any) -> Sharding:
 
 
 def _by_rows(replicated: Any, rows: int) -> Sharding:
-    """For a matrix: its rows over all devices, if their number divides that of the rows."""
+    """Spread the rows over all devices if those divide them evenly, else replicate."""
     if isinstance(replicated, NamedSharding) and rows % replicated.mesh.size == 0:
         return NamedSharding(replicated.mesh, PartitionSpec(replicated.mesh.axis_names))
     return replicated
