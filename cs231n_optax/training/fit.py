@@ -479,7 +479,7 @@ def _history(start: FitState, records: StepRecord) -> FitHistory:
     """The rows of a chunk. The step that ends a run has a loss, but no update and so no rate."""
     evaluated = jnp.append(start.nonfinite_step < 0, records.alive[:-1])
     return FitHistory(
-        step=start.step + jnp.arange(len(evaluated), dtype=jnp.int32),
+        step=start.step + jnp.arange(len(records.alive), dtype=jnp.int32),
         loss=jnp.where(evaluated, records.loss, jnp.nan),
         learning_rate=jnp.where(records.alive, records.learning_rate, jnp.nan),
         grad_norm=jnp.where(evaluated, records.grad_norm, jnp.nan),
