@@ -199,11 +199,12 @@ def minimize(
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp, numpy as np
       >>> def fun(x, a): return jnp.sum((x - a) ** 2 + 0.1 * x**4)
-      >>> def solve(a): return cs231n_optax.minimize(fun, 0 * a, cs231n_optax.bfgs(), args=(a,))
-      >>> result = jax.jit(solve)(jnp.array([1.0, 2.0]))
+      >>> def solve(a):
+      ...     result = cs231n_optax.minimize(fun, 0 * a, cs231n_optax.bfgs(), args=(a,))
+      ...     return result.params.sum(), result
+      >>> slopes, result = jax.jit(jax.grad(solve, has_aux=True))(jnp.array([1.0, 2.0]))
       >>> print(np.asarray(result.params).round(3), cs231n_optax.Status(int(result.status)).name)
       [0.869 1.423] CONVERGED
-      >>> slopes = jax.jit(jax.grad(lambda a: solve(a).params.sum()))(jnp.array([1.0, 2.0]))
       >>> print(np.asarray(slopes).round(3))
       [0.688 0.451]
 
