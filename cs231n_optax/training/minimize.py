@@ -24,22 +24,22 @@ from cs231n_optax.second_order.hessian import hvp
 RUNNING, CONVERGED, BUDGET, SADDLE = (
     np.int32(status) for status in (Status.RUNNING, Status.CONVERGED, Status.BUDGET, Status.SADDLE)
 )
-GAIN = 100  # times the relative tolerance of the gradient: that of the value, see `minimize`
+VALUE_FACTOR = 100  # tolerance of the predicted decrease / relative tolerance of the gradient
 
 
 class MinimizeResult(NamedTuple):
     """What `minimize` returns.
 
     Attributes:
-      params: the last accepted point: after CONVERGED, the solution.
+      params: the last accepted point; with the status CONVERGED, the solution.
       value: scalar, the function there.
       grad: the gradient there, the tree of the parameters.
-      status: int32 scalar, a `Status`: CONVERGED, or why it ended.
-      num_evals: int32 scalar, evaluations of the value and the gradient, always together (those
-        that ``tx`` does by itself, as Optax's line searches do, are not counted).
+      status: int32 scalar, a `Status`: CONVERGED, or the reason why the run ended.
+      num_evals: int32 scalar, evaluations of the value and the gradient, always together.
+        Evaluations of ``value_fn`` by ``tx``, as in Optax's line searches, are not counted.
       num_steps: int32 scalar, accepted points after the first.
-      aux: what the function returned beside its value there; None without ``has_aux``.
-      state: the transformation's, for ``minimize(..., state=...)``.
+      aux: the auxiliary output of the function there; None without ``has_aux``.
+      state: the state of the transformation, for ``minimize(..., state=...)``.
     """
 
     params: Any
@@ -53,10 +53,10 @@ class MinimizeResult(NamedTuple):
 
 
 class MinimizeProgress(NamedTuple):
-    """What a callback of `minimize` hears after each evaluation.
+    """The argument of the callback of `minimize`, after each evaluation.
 
     Attributes:
-      num_evals: int, so far.
+      num_evals: int, evaluations so far.
       params: the last accepted point.
       value: the value there.
       grad_norm: the largest modulus of its gradient's elements.
@@ -74,13 +74,57 @@ class MinimizeProgress(NamedTuple):
     trial_value: Any
 
 
-class Account(NamedTuple):
-    """The loop's own scalars."""
+class Problem(NamedTuple):
+    """The function, the method and the limits of one solve.
+
+    Attributes:
+      fun: ``fun(x, *inputs)``.
+      inputs: its arguments after x; whatever else it closed over is among them.
+      has_aux: whether ``fun`` returns ``(value, aux)``.
+      tx: the transformation, with a trial record in its state.
+      tol, atol, max_evals, callback: those of `minimize`.
+    """
+
+    fun: Callable[..., Any]
+    inputs: tuple[Any, ...]
+    has_aux: bool
+    tx: optax.GradientTransformationExtraArgs
+    tol: Any
+    atol: Any
+    max_evals: Any
+    callback: Callable[[MinimizeProgress], Any] | None
+
+
+class LoopState(NamedTuple):
+    """The scalars that the loop keeps beside the state of the transformation.
+
+    Attributes:
+      tolerance: the largest ‖∇f(x)‖∞ at which the run converges.
+      value_tolerance: the largest predicted decrease, relative to 1 + |f(x)|.
+      num_steps: int32, accepted points after the first.
+      status: int32, a `Status`.
+    """
 
     tolerance: jax.Array
     value_tolerance: jax.Array
     num_steps: jax.Array
     status: jax.Array
+
+
+class Carry(NamedTuple):
+    """What one evaluation hands to the next.
+
+    Attributes:
+      params: the next point to evaluate.
+      opt_state: the state of the transformation.
+      loop: the loop's own scalars.
+      aux: the auxiliary output at the last accepted point.
+    """
+
+    params: Any
+    opt_state: optax.OptState
+    loop: LoopState
+    aux: Any
 
 
 def minimize(
@@ -99,68 +143,67 @@ def minimize(
 ) -> MinimizeResult:
     """Minimise a function by any Optax transformation, until its gradient is small.
 
-    The ordinary loop of an evaluation, ``tx.update`` and ``optax.apply_updates`` in one
-    `jax.lax.while_loop`, ended at an accepted point with
+    One `jax.lax.while_loop` evaluates the value and the gradient, calls ``tx.update`` and applies
+    the updates. It converges at an accepted point x with
 
         ‖∇f(x)‖∞ <= atol + tol · max(1, ‖∇f(x₀)‖∞)
 
-    where `newton`, which can say what is left to gain, also asks that this be at most 100 times
-    the tolerance, relative to ``1 + |f(x)|``, with the gradient's tolerance relative to
-    max(1, ‖∇f(x₀)‖∞), and leaves a saddle. A first gradient that is huge says little by itself.
+    A huge gradient at x₀ makes this condition weak. So a method that predicts by how much the
+    value will still decrease (`newton`) must also predict a decrease of at most
+    100 (tol + atol / max(1, ‖∇f(x₀)‖∞)) (1 + |f(x)|). It does not stop at a saddle point that it
+    can leave.
 
-    Pure: under `jax.jit` and `jax.vmap` a lane that has ended stays as it is, and the batch goes on
-    until the last one ends, an evaluation a round. The solution and the value may be
-    differentiated with respect to ``args`` (and to arrays that ``fun`` closes over), forward and
-    reverse, by the implicit function theorem; only of CONVERGED solves, at a minimum with a
-    positive definite Hessian, does the derivative mean anything. ``x0``, the gradient, ``aux``
-    and the state have the derivative 0.
+    Pure: `jax.jit` and `jax.vmap` apply. In a batch each element takes one evaluation per round,
+    and an element that has ended stays as it is until the last one ends.
 
-    Each call by itself compiles anew. To call it often, put it under one `jax.jit`, with ``fun``
-    and ``tx`` as closures:
+    The solution and the value are differentiable with respect to ``args`` and to arrays that
+    ``fun`` closes over, in forward and in reverse mode, by the implicit function theorem. The
+    derivative is valid for a CONVERGED solve, at a minimum with a positive definite Hessian.
+    ``x0``, the gradient, ``aux`` and the state have the derivative 0.
+
+    Each call compiles anew. To call it often, put it under one `jax.jit`, with ``fun`` and ``tx``
+    as closures:
 
         solve = jax.jit(lambda x0, args: minimize(fun, x0, tx, args=args))
 
     Args:
       fun: ``fun(x, *args) -> scalar``, differentiable.
-      x0: tree of floating or complex arrays, where to start.
-      tx: a transformation, of this library or another: `lbfgs`, `bfgs`, `adam`, ... One with a
-        line search may evaluate trial points that it rejects. Its ``update`` is given ``value``,
-        ``grad``, ``value_fn`` and, if it keeps a record of its trials, ``tolerance``: the largest
-        element of a gradient that would end the run.
-      args: further arguments of ``fun``, arrays or trees of them.
-      tol: the relative tolerance, >= 0, a number or a scalar array (may be traced).
-      atol: the absolute tolerance, >= 0, a number or a scalar array (may be traced).
-      max_evals: evaluations at most, >= 1, a number or a scalar array (may be traced); then the
-        status is BUDGET.
+      x0: the starting point, a tree of floating or complex arrays.
+      tx: an Optax transformation: `lbfgs`, `bfgs`, `adam`, ... Its ``update`` receives ``value``,
+        ``grad`` and ``value_fn``. If it rejects trial points, it also receives ``tolerance``, the
+        largest ‖∇f‖∞ that would end the run.
+      args: tuple of further arguments of ``fun``, arrays or trees of them.
+      tol: relative tolerance, >= 0.
+      atol: absolute tolerance, >= 0.
+      max_evals: the largest number of evaluations, > 0; then the status is BUDGET.
       has_aux: whether ``fun`` returns ``(value, aux)``.
-      state: of an earlier result of the same ``tx`` and parameters' tree. The run begins again
-        at ``x0`` with what the transformation has learnt, for a tighter tolerance, a larger
-        budget, or other ``args``; so does the average of ``averaging``, which goes on.
-      averaging: `polyak_average`, `snapshots` or a chain of them, shown every accepted point after
+      state: ``state`` of an earlier result with the same ``tx``, ``averaging`` and tree of
+        parameters. The run starts at ``x0`` and keeps the curvature information and the average,
+        for example for a tighter tolerance, a larger budget, or other ``args``.
+      averaging: `polyak_average`, `snapshots` or a chain of them, of the accepted points after
         the first. Read it with `averaged_params` or `snapshot_params` of ``result.state``.
       callback: called with `MinimizeProgress` after each evaluation; without it the loop never
-        leaves the device. Under vmap it is called for each lane in each round, also for those
+        leaves the device. Under vmap it is called for each element in each round, also for those
         that have ended.
 
     Returns:
       `MinimizeResult`.
 
     Raises:
-      ValueError: if a Python ``tol``, ``atol`` or ``max_evals`` is out of its range, ``state`` is
-        not one of ``tx`` and ``averaging``, or an average is chained to a ``tx`` that rejects
-        points.
-      TypeError: if ``fun`` does not return a real scalar, or with ``has_aux`` a pair of one and
-        arrays; a parameter is not floating or complex, or one of ``args`` no array; ``tx`` or
-        ``averaging`` is no transformation, or ``callback`` no function.
+      ValueError: if ``tol``, ``atol`` or ``max_evals`` is out of its range, ``state`` is not one
+        of ``tx`` and ``averaging``, or an average is chained to a ``tx`` that rejects points.
+      TypeError: if an argument is not of its type, or ``fun`` does not return a real scalar (with
+        ``has_aux``, a pair of one and arrays).
 
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp, numpy as np
       >>> def fun(x, a): return jnp.sum((x - a) ** 2 + 0.1 * x**4)
-      >>> def solve(a): return cs231n_optax.minimize(fun, 0 * a, cs231n_optax.lbfgs(), args=(a,))
-      >>> result = jax.jit(solve)(jnp.array([1.0, 2.0]))
+      >>> def solve(a):
+      ...     result = cs231n_optax.minimize(fun, 0 * a, cs231n_optax.bfgs(), args=(a,))
+      ...     return result.params.sum(), result
+      >>> slopes, result = jax.jit(jax.grad(solve, has_aux=True))(jnp.array([1.0, 2.0]))
       >>> print(np.asarray(result.params).round(3), cs231n_optax.Status(int(result.status)).name)
       [0.869 1.423] CONVERGED
-      >>> slopes = jax.grad(lambda a: solve(a).params.sum())(jnp.array([1.0, 2.0]))
       >>> print(np.asarray(slopes).round(3))
       [0.688 0.451]
 
@@ -169,166 +212,194 @@ def minimize(
       Blondel et al., "Efficient and modular implicit differentiation", NeurIPS 2022.
 
     Differs from:
-      SciPy's ``minimize``, whose default tolerances end also where the value stops changing: that
-      is STALLED here.
+      SciPy's ``minimize``, whose default tolerances also end a run whose value no longer changes:
+      here that is STALLED, not CONVERGED.
     """
     _checks.function("fun", fun)
-    tx = _checks.transformation("tx", tx)
+    _checks.transformation("tx", tx)
     if callback is not None:
         _checks.function("callback", callback)
     tol = _checks.nonnegative("tol", tol)
     atol = _checks.nonnegative("atol", atol)
-    budget: Any = _checks.positive("max_evals", max_evals)
+    max_evals = _checks.evaluations("max_evals", max_evals)
     has_aux = _checks.static_bool("has_aux", has_aux)
-    if not isinstance(args, tuple | list):
-        raise TypeError(f"args must be a tuple, got {type(args).__name__}: args=(a,) for one")
-    if not isinstance(budget, jax.Array):
-        budget = min(budget, _checks.MAX_INT)
+    args = _checks.further_arguments("args", args)
     _checks.floating_tree("parameter", x0, "close over other arrays in fun")
-    x0, args = _checks.arrays("x0", x0), _checks.arrays("args", tuple(args))
+    x0, args = _checks.arrays("x0", x0), _checks.arrays("args", args)
 
     def checked(*xs: Any) -> Any:
-        out = fun(*xs)
-        _check_output(out, has_aux)
-        return out
+        return _checks.objective_output("fun", fun(*xs), has_aux=has_aux)
 
-    # What fun closes over becomes an argument, so that it can be differentiated, too.
+    # What fun closes over becomes an input, so that the solution has derivatives in it, too.
     closed, consts = jax.closure_convert(checked, x0, *args)
     inputs = (*args, *consts)
+
+    # The derivatives do not pass through the loop: `_with_derivatives` attaches them to its end.
     start, fixed = jax.tree.map(jax.lax.stop_gradient, (x0, inputs))
-    result = _solve(
-        closed, start, fixed, tx, averaging, tol, atol, budget, has_aux, state, callback
+    problem = Problem(
+        fun=closed,
+        inputs=fixed,
+        has_aux=has_aux,
+        tx=_with_trial_record(tx, averaging, start),
+        tol=tol,
+        atol=atol,
+        max_evals=max_evals,
+        callback=callback,
     )
+    result = _solve(problem, start, state)
 
-    def scalar_fun(x: Any, inputs: tuple[Any, ...]) -> jax.Array:
-        out = closed(x, *inputs)
-        return out[0] if has_aux else out
+    def value_of(x: Any, inputs: tuple[Any, ...]) -> jax.Array:
+        return _value_and_aux(problem._replace(inputs=inputs), x)[0]
 
-    params, value = _with_derivatives(scalar_fun)(result.params, result.value, inputs)
+    params, value = _with_derivatives(value_of)(result.params, result.value, inputs)
     return result._replace(params=params, value=value)
 
 
-def _solve(
-    fun: Callable[..., Any],
-    x0: Any,
-    inputs: tuple[Any, ...],
-    tx: optax.GradientTransformation,
-    averaging: optax.GradientTransformation | None,
-    tol: Any,
-    atol: Any,
-    max_evals: Any,
-    has_aux: bool,
-    state: optax.OptState | None,
-    callback: Callable[[MinimizeProgress], Any] | None,
-) -> MinimizeResult:
+def _with_trial_record(
+    tx: optax.GradientTransformation, averaging: optax.GradientTransformation | None, x0: Any
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation with exactly one trial record in its state, and the averaging added."""
     tx = optax.with_extra_args_support(tx)
-    kept = jax.eval_shape(tx.init, x0)
-    refuse_rejected_points(kept)
-    if find_trial(kept) is None:
+    state = jax.eval_shape(tx.init, x0)
+    refuse_rejected_points(state)
+    if find_trial(state) is None:
         tx = always_accepting(tx)
-    if averaging is not None:
-        tx = on_accepted_points(tx, averaging)
-    start = tx.init(x0)
-    if state is not None:
-        _checks.state(state, start)
-        start = reset_run(state)
+    return tx if averaging is None else on_accepted_points(tx, averaging)
 
-    def value_and_aux(x: Any) -> tuple[jax.Array, Any]:
-        out = fun(x, *inputs)
-        return out if has_aux else (out, None)
 
-    evaluate = jax.value_and_grad(value_and_aux, has_aux=True)
+def _value_and_aux(problem: Problem, x: Any) -> tuple[jax.Array, Any]:
+    out = problem.fun(x, *problem.inputs)
+    return out if problem.has_aux else (out, None)
 
-    def account(old: Account, trial: Trial) -> Account:
-        first, grad_norm = trial.num_evals == 1, trial.grad_norm
-        absolute, relative = (jnp.asarray(x, grad_norm.dtype) for x in (atol, tol))
-        unit = jnp.maximum(grad_norm, 1)
-        limit = absolute + relative * unit
-        tolerance = jnp.where(first, limit, old.tolerance)
-        value_tolerance = jnp.where(first, GAIN * limit / unit, old.value_tolerance)
-        level = trial.predicted_decrease <= value_tolerance * (1 + jnp.abs(trial.anchor_value))
-        done = trial.accepted & trial.may_stop & (grad_norm <= tolerance) & level
-        running = trial.status == RUNNING
-        status = jnp.where(trial.saddle, SADDLE, CONVERGED)
-        status = jnp.where(done & running, status, trial.status)
-        spent = (status == RUNNING) & (trial.num_evals >= max_evals)
-        return Account(
-            tolerance=tolerance,
-            value_tolerance=value_tolerance,
-            num_steps=old.num_steps + (trial.accepted & ~first).astype(jnp.int32),
-            status=jnp.where(spent, BUDGET, status),
-        )
 
-    def body(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        params, opt_state, old, old_aux = carry
-        running = old.status == RUNNING
-        (value, aux), grads = evaluate(params)
-        grads = jax.tree.map(jnp.conj, grads)  # of a complex parameter: the direction of ascent
-        updates, opt_state = tx.update(
-            grads,
-            opt_state,
-            params,
-            value=value,
-            grad=grads,
-            tolerance=old.tolerance,
-            value_fn=lambda x: value_and_aux(jax.tree.map(_like, x, params))[0],
-        )
-        trial: Any = find_trial(opt_state)
-        new, _ = fused_if(running, lambda old: (account(old, trial), None), old)
-        if callback is not None:
-            progress = MinimizeProgress(
-                trial.num_evals,
-                trial.anchor_params,
-                trial.anchor_value,
-                trial.grad_norm,
-                trial.accepted,
-                params,
-                value,
-            )
-            jax.debug.callback(callback, progress)
-        aux = _tree.select(running & trial.accepted, aux, old_aux)
-        opt_state = with_status(opt_state, new.status)
-        return optax.apply_updates(params, updates), opt_state, new, aux
+# The loop.
 
-    def running(carry: tuple[Any, ...]) -> jax.Array:
-        return any_in_batch(carry[2].status == RUNNING)
 
-    no_aux = _tree.zeros_like(jax.eval_shape(value_and_aux, x0)[1]) if has_aux else None
-    zero = jnp.zeros((), _tree.scalar_dtype(x0))
-    none = jnp.zeros((), jnp.int32)
-    _, end, account_, aux = jax.lax.while_loop(
-        running, body, (x0, start, Account(zero, zero, none, none), no_aux)
+def _solve(problem: Problem, x0: Any, state: optax.OptState | None) -> MinimizeResult:
+    end = jax.lax.while_loop(
+        lambda carry: any_in_batch(carry.loop.status == RUNNING),
+        lambda carry: _evaluate_and_update(problem, carry),
+        _first_carry(problem, x0, state),
     )
-    trial: Any = find_trial(end)
+    trial: Any = find_trial(end.opt_state)
     return MinimizeResult(
         params=trial.anchor_params,
         value=trial.anchor_value,
         grad=trial.anchor_grad,
         status=trial.status,
         num_evals=trial.num_evals,
-        num_steps=account_.num_steps,
-        aux=aux,
-        state=end,
+        num_steps=end.loop.num_steps,
+        aux=end.aux,
+        state=end.opt_state,
     )
 
 
-def _check_output(out: Any, has_aux: bool) -> None:
-    if has_aux:
-        if not isinstance(out, tuple | list) or len(out) != 2:
-            raise TypeError(
-                f"with has_aux=True fun must return (value, aux), got {_checks.brief(out)}"
-            )
-        out, aux = out
-        _checks.arrays("aux", aux)
-    _checks.real_scalar("fun", out)
+def _first_carry(problem: Problem, x0: Any, state: optax.OptState | None) -> Carry:
+    opt_state = problem.tx.init(x0)
+    if state is not None:
+        _checks.state(state, opt_state)
+        opt_state = reset_run(state)
+    aux = None
+    if problem.has_aux:
+        aux = _tree.zeros_like(jax.eval_shape(lambda x: _value_and_aux(problem, x)[1], x0))
+    zero, none = jnp.zeros((), _tree.scalar_dtype(x0)), jnp.zeros((), jnp.int32)
+    loop = LoopState(tolerance=zero, value_tolerance=zero, num_steps=none, status=none)
+    return Carry(x0, opt_state, loop, aux)
 
 
-def _like(x: jax.Array, param: jax.Array) -> jax.Array:
-    return x.astype(param.dtype)  # optax.lbfgs evaluates in float64 under x64
+def _evaluate_and_update(problem: Problem, old: Carry) -> Carry:
+    """One round: evaluate a point, let the transformation accept or reject it, and test the end."""
+
+    def value_and_aux(x: Any) -> tuple[jax.Array, Any]:
+        return _value_and_aux(problem, x)
+
+    def value_fn(x: Any) -> jax.Array:
+        # In the dtypes of the parameters: under x64 Optax's L-BFGS passes float64.
+        return value_and_aux(jax.tree.map(lambda x, p: x.astype(p.dtype), x, old.params))[0]
+
+    # Evaluate. For a complex parameter the direction of ascent is the conjugate of JAX's gradient.
+    (value, aux), grads = jax.value_and_grad(value_and_aux, has_aux=True)(old.params)
+    grads = jax.tree.map(jnp.conj, grads)
+
+    # Accept or reject the point, and propose the next one.
+    updates, opt_state = problem.tx.update(
+        grads,
+        old.opt_state,
+        old.params,
+        value=value,
+        grad=grads,
+        tolerance=old.loop.tolerance,
+        value_fn=value_fn,
+    )
+    trial: Any = find_trial(opt_state)
+
+    # Test whether the run ends, at the last accepted point.
+    running = old.loop.status == RUNNING
+    loop, _ = fused_if(
+        running, lambda loop: (_next_loop_state(problem, loop, trial), None), old.loop
+    )
+
+    if problem.callback is not None:
+        _report(problem.callback, trial, old.params, value)
+    return Carry(
+        params=optax.apply_updates(old.params, updates),
+        opt_state=with_status(opt_state, loop.status),
+        loop=loop,
+        aux=_tree.select(running & trial.accepted, aux, old.aux),
+    )
+
+
+def _next_loop_state(problem: Problem, old: LoopState, trial: Trial) -> LoopState:
+    """The stopping rule. It reads only scalars of the trial, for `fused_if`."""
+    first, grad_norm = trial.num_evals == 1, trial.grad_norm
+    atol, tol = (jnp.asarray(x, grad_norm.dtype) for x in (problem.atol, problem.tol))
+
+    # Both tolerances are fixed by the gradient at x₀: atol + tol · max(1, ‖∇f(x₀)‖∞), and the same
+    # without its unit for the value.
+    unit = jnp.maximum(grad_norm, 1)
+    limit = atol + tol * unit
+    tolerance = jnp.where(first, limit, old.tolerance)
+    value_tolerance = jnp.where(first, VALUE_FACTOR * limit / unit, old.value_tolerance)
+
+    # Converged: an accepted point, a small gradient, and little left to gain if that is known.
+    small_gradient = grad_norm <= tolerance
+    small_decrease = trial.predicted_decrease <= value_tolerance * (1 + jnp.abs(trial.anchor_value))
+    done = trial.accepted & trial.may_stop & small_gradient & small_decrease
+
+    # A status that the transformation has set itself stays. The budget counts last.
+    running = trial.status == RUNNING
+    status = jnp.where(trial.saddle, SADDLE, CONVERGED)
+    status = jnp.where(done & running, status, trial.status)
+    spent = (status == RUNNING) & (trial.num_evals >= problem.max_evals)
+    return LoopState(
+        tolerance=tolerance,
+        value_tolerance=value_tolerance,
+        num_steps=old.num_steps + (trial.accepted & ~first).astype(jnp.int32),
+        status=jnp.where(spent, BUDGET, status),
+    )
+
+
+def _report(
+    callback: Callable[[MinimizeProgress], Any], trial: Trial, params: Any, value: jax.Array
+) -> None:
+    progress = MinimizeProgress(
+        num_evals=trial.num_evals,
+        params=trial.anchor_params,
+        value=trial.anchor_value,
+        grad_norm=trial.grad_norm,
+        accepted=trial.accepted,
+        trial_params=params,
+        trial_value=value,
+    )
+    jax.debug.callback(callback, progress)
+
+
+# Implicit differentiation (Blondel et al., section 2.1). The Hessian with respect to a complex
+# number is taken in its real and imaginary part, since f is not holomorphic.
 
 
 def _with_derivatives(fun: Callable[[Any, tuple[Any, ...]], jax.Array]) -> Callable[..., Any]:
-    """(x*, f(x*), inputs) -> (x*, f(x*)), with the derivatives of a minimum in the inputs.
+    """(x*, f(x*), θ) -> (x*, f(x*)), with the derivatives of a minimum in the inputs θ.
 
     From ∇f(x*(θ), θ) = 0: dx* = -(∂²f/∂x²)⁻¹ (∂²f/∂x∂θ) dθ, and df = (∂f/∂θ) dθ.
     """
@@ -340,34 +411,39 @@ def _with_derivatives(fun: Callable[[Any, tuple[Any, ...]], jax.Array]) -> Calla
 
     @solution.defjvp
     def solution_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-        params, value = solution(*primals)  # which depend on the inputs: for higher derivatives
-        inputs, dt = primals[2], tangents[2]
+        # Called again, so that x* in what follows depends on θ: for higher derivatives.
+        params, value = solution(*primals)
+        inputs, d_inputs = primals[2], tangents[2]
         x = _real_parts(params)
 
-        def real_fun(x: Any, t: tuple[Any, ...]) -> jax.Array:
-            return fun(_from_real_parts(x, params), t)
+        def real_fun(x: Any, inputs: tuple[Any, ...]) -> jax.Array:
+            return fun(_from_real_parts(x, params), inputs)
 
-        grad = jax.grad(real_fun)
-        _, slope = jax.jvp(lambda t: real_fun(x, t), (inputs,), (dt,))
-        _, change = jax.jvp(lambda t: grad(x, t), (inputs,), (dt,))
+        # df = (∂f/∂θ) dθ: the part through x* vanishes with the gradient.
+        _, d_value = jax.jvp(lambda inputs: real_fun(x, inputs), (inputs,), (d_inputs,))
 
-        def product(v: Any) -> Any:
-            return hvp(lambda x: real_fun(x, inputs), x, v)
+        # (∂²f/∂x∂θ) dθ: the change of the gradient at a fixed x.
+        gradient = jax.grad(real_fun)
+        _, d_gradient = jax.jvp(lambda inputs: gradient(x, inputs), (inputs,), (d_inputs,))
 
-        def conjugate_gradients(matvec: Callable[[Any], Any], b: Any) -> Any:
-            eps = float(np.finfo(_tree.scalar_dtype(b)).eps)
-            return jax.scipy.sparse.linalg.cg(matvec, b, tol=10 * eps)[0]
-
-        direction = jax.lax.custom_linear_solve(
-            product, change, conjugate_gradients, symmetric=True
-        )
-        direction = jax.tree.map(jnp.negative, _from_real_parts(direction, params))
-        return (params, value), (direction, slope)
+        # dx* = -(∂²f/∂x²)⁻¹ d∇f.
+        step = _solve_hessian(lambda x: real_fun(x, inputs), x, d_gradient)
+        d_params = jax.tree.map(jnp.negative, _from_real_parts(step, params))
+        return (params, value), (d_params, d_value)
 
     return solution
 
 
-# The Hessian in a complex number is one of its real and imaginary part: f is not holomorphic.
+def _solve_hessian(fun: Callable[[Any], jax.Array], x: Any, b: Any) -> Any:
+    """(∂²f/∂x²)⁻¹ b by conjugate gradients, itself differentiable in both modes."""
+
+    def conjugate_gradients(matvec: Callable[[Any], Any], b: Any) -> Any:
+        eps = float(np.finfo(_tree.scalar_dtype(b)).eps)
+        return jax.scipy.sparse.linalg.cg(matvec, b, tol=10 * eps)[0]
+
+    return jax.lax.custom_linear_solve(
+        lambda v: hvp(fun, x, v), b, conjugate_gradients, symmetric=True
+    )
 
 
 def _real_parts(tree: Any) -> Any:
