@@ -434,7 +434,7 @@ def inject_hyperparams(case: Case) -> None:
     if not case.hyperparams:
         return
     rounded = {name: float(np.float32(value)) for name, value in case.hyperparams.items()}
-    inject = optax.inject_hyperparams(case.make, hyperparam_dtype=jnp.float32)
+    inject = optax.inject_hyperparams(case.make, hyperparam_dtype=np.dtype("float32"))
     expected, _ = _run(case, case.make(**rounded), case.params)
     actual, _ = _run(case, inject(**rounded), case.params)
     _assert_close(case, actual, expected)
