@@ -1,10 +1,10 @@
-"""The contract of an Optax transformation, as checks that any author can run.
+"""Checks that a transformation does what users of Optax rely on, for any author to run.
 
     from cs231n_optax.testing import check_transformation
     check_transformation(my_transformation)
 
-Each check is a plain function of a `Case`; `CHECKS` lists them, for use as test parameters. They
-need chex (``pip install 'cs231n_optax[test]'``).
+Each check is a function of a `Case`; `CHECKS` lists them, for use as test parameters. They need
+chex (``pip install 'cs231n_optax[test]'``).
 """
 
 import contextlib
@@ -29,12 +29,12 @@ class Case(NamedTuple):
     Attributes:
       tx: the transformation.
       make: a factory that makes it, ``make(**hyperparams)``.
-      hyperparams: its numeric hyperparameters, which a caller may trace. May be empty.
+      hyperparams: its numeric hyperparameters, which a caller may trace; may be empty.
       params: a tree of float32 arrays, the initial point.
       loss: ``loss(params) -> scalar``, differentiable at every dtype and tree.
       dtypes: names of the dtypes that it supports.
-      rtol: how far, relative to the largest number of a leaf, two programs for the same numbers
-        may differ in float32.
+      rtol: largest difference between two programs for the same numbers in float32, relative to
+        the largest number of a leaf.
     """
 
     tx: optax.GradientTransformation
@@ -59,20 +59,22 @@ def check_transformation(
 ) -> None:
     """Check that a transformation does what users of Optax rely on.
 
-    That its state and updates keep their dtypes and trees; that a step is traced once; that a
-    jitted loop, a scan and a scan in pieces agree bit for bit, and lanes of a vmap with single
-    runs; that zero, tiny and huge gradients give finite updates; that no two buffers of a state
-    are one; that it pickles, shards, and works inside Optax's wrappers; and that hyperparameters
-    may be traced.
+    - The state and the updates keep their dtypes and trees, and a step is traced once.
+    - A jitted loop, a scan and a scan in pieces give the same bits; each lane of a vmap gives the
+      numbers of a single run.
+    - Gradients of zero, 1e-30 and 1e30 give finite updates.
+    - No two buffers of a state are the same, so that a step may donate them; a state can be pickled
+      and takes the parameters' sharding.
+    - The transformation works inside Optax's wrappers, and its hyperparameters may be traced.
 
     Args:
       tx: the transformation.
       make: its factory, ``make(**hyperparams)``, for the checks of traced hyperparameters.
       hyperparams: the numeric hyperparameters.
-      params: a tree of float32 arrays; default: a small one of a matrix, a vector and a scalar.
+      params: a tree of float32 arrays; default: a matrix, a vector and a scalar.
       loss: ``loss(params) -> scalar``; default: a smooth convex function of any tree.
       dtypes: names of the dtypes that the transformation supports.
-      rtol: tolerance in float32, where bit-for-bit equality is not to be had.
+      rtol: relative tolerance in float32, for results that may differ by rounding.
       skip: names of checks to leave out, each with the reason.
 
     Raises:
@@ -136,7 +138,7 @@ def default_loss(params: Any) -> jax.Array:
     return jnp.asarray(sum((leaf_loss(x) for x in jax.tree.leaves(params)), start=0.0))
 
 
-# What the checks are made of.
+# Parts of the checks.
 
 
 def _cast(tree: Any, dtype: str) -> Any:

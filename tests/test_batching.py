@@ -53,7 +53,7 @@ def test_any_and_active_in_batch_together_are_the_flag(flags):
     for batched, given in (
         (both, flags[0, 0]),
         (jax.vmap(both), flags[0]),
-        (jax.jit(jax.vmap(jax.jit(jax.vmap(both, 1, 1)), 1, 1)), flags),
+        (jax.jit(jax.vmap(jax.jit(jax.vmap(both, 1, 1)), 1, 1)), flags[:, :, None]),
         (jax.vmap(lambda f: jax.lax.map(both, f)), flags),
     ):
         np.testing.assert_array_equal(batched(jnp.array(given)), given)
