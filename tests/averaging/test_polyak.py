@@ -267,22 +267,11 @@ class TestPlaces:
             _, alone = run(after_sgd(float(decay)), x0, stream)
             np.testing.assert_allclose(average, co.averaged_params(alone), rtol=1e-5)
 
-    @pytest.mark.parametrize(
-        "labels", [{"w": "a", "b": "b"}, {"w": "a", "b": "a"}, "b"], ids=["leaves", "one", "prefix"]
-    )
-    def test_the_parts_of_a_partition_are_put_together(self, labels):
+    def test_after_a_partition(self):
         x0 = jax.tree.map(functools.partial(jnp.asarray, dtype=jnp.float32), X0)
-        tx = optax.partition({"a": after_sgd(0.5), "b": after_sgd(0.5)}, labels)
-        _, state = run(tx, x0, gradients(x0))
+        parts = optax.partition({"a": co.sgd(0.1), "b": co.sgd(0.1)}, {"w": "a", "b": "b"})
+        _, state = run(optax.chain(parts, co.polyak_average(0.5)), x0, gradients(x0))
         _, expected = run(after_sgd(0.5), x0, gradients(x0))
-        assert_same_state(co.averaged_params(state), co.averaged_params(expected))
-
-    def test_the_parts_of_a_partition_by_subtrees(self):
-        x0 = {"net": {"w": jnp.ones(2), "b": jnp.zeros(())}, "head": (jnp.ones(3), None)}
-        labels = {"net": "a", "head": "b"}
-        tx = optax.partition({"a": after_sgd(0.5), "b": after_sgd(0.5)}, labels)
-        _, state = run(tx, x0, gradients(x0, 3))
-        _, expected = run(after_sgd(0.5), x0, gradients(x0, 3))
         assert_same_state(co.averaged_params(state), co.averaged_params(expected))
 
     def test_what_a_mask_kept_away_is_missed(self):
@@ -294,16 +283,10 @@ class TestPlaces:
         outside = optax.chain(masked, co.polyak_average())
         assert_same_state(co.averaged_params(outside.init(x0)), x0)
 
-    def test_two_averages_of_one_parameter(self):
+    def test_two_averages(self):
         tx = optax.chain(co.polyak_average(0.9), co.polyak_average(0.99))
-        with pytest.raises(ValueError, match="two states of polyak_average hold the same param"):
+        with pytest.raises(ValueError, match="states of polyak_average"):
             co.averaged_params(tx.init(X0))
-        trees = (
-            co.polyak_average().init({"a": jnp.ones(2)}),
-            co.polyak_average().init(jnp.ones(2)),
-        )
-        with pytest.raises(ValueError, match="two states of polyak_average have different trees"):
-            co.averaged_params(trees)
 
     def test_empty_trees(self):
         assert co.averaged_params(co.polyak_average().init({})) == {}
