@@ -223,7 +223,7 @@ def test_one_sharding_stands_for_all_below_it():
     assert set(jax.tree.leaves(found)) == {one_device}
 
 
-@pytest.mark.parametrize("name", ["adam", "lbfgs", "bfgs", "newton", "newton_cg"])
+@rows(lambda method: method.name in ("adam", "lbfgs", "bfgs", "newton", "newton_cg"))
 def test_explicit_meshes(name):
     """Where the mesh makes shardings a part of the types, as that of jax.make_mesh does."""
     method = next(method for method in METHODS if method.name == name)
