@@ -408,7 +408,8 @@ def apply_if_finite(case: Case) -> None:
     wrapped = optax.apply_if_finite(case.tx, max_consecutive_errors=3)
     update = _compiled_update(wrapped, case.loss)
     evaluate = jax.jit(functools.partial(_value_and_grad, case.loss))
-    params, state = case.params, wrapped.init(case.params)
+    params: Any = case.params
+    state: Any = wrapped.init(case.params)
     for _ in range(4):
         updates, state = update(evaluate(params), params, state)
         params = optax.apply_updates(params, updates)
