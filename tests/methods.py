@@ -398,9 +398,6 @@ METHODS = (
     ),
 )
 
-# What the slower settings are tested on by default.
-REPRESENTATIVE = ("nesterov", "adam", "polyak_average", "lbfgs", "scale_by_newton")
-
 
 @functools.cache
 def descending(name: str) -> optax.GradientTransformationExtraArgs:

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from methods import METHODS, REPRESENTATIVE, Method
+import sample
+from methods import METHODS, Method
 
 from cs231n_optax import testing
 
 NUM_STEPS = 60
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
-every_check = pytest.mark.parametrize("check", testing.CHECKS, ids=lambda check: check.__name__)
 every_rule = pytest.mark.parametrize(
     "method", [method for method in METHODS if method.oracle], ids=lambda method: method.name
 )
@@ -48,36 +48,21 @@ LENIENT = {
 }
 
 
-def check_strictly(method, check):
-    """With no implicit promotion, and no NaN anywhere."""
+@sample.product(
+    check={check.__name__: check for check in testing.CHECKS},
+    method={method.name: method for method in METHODS},
+    x64={"x32": False, "x64": True},
+)
+def test_contract(method: Method, check, x64):
+    """With no implicit promotion, and no NaN anywhere. The parameters are float32 in both."""
     if check.__name__ in method.unsupported:
         pytest.skip(method.unsupported[check.__name__])
     with contextlib.ExitStack() as settings:
+        settings.enter_context(jax.enable_x64(x64))
         if not {check.__name__, f"{check.__name__}-{method.name}"} & LENIENT.keys():
             settings.enter_context(jax.numpy_dtype_promotion("strict"))
             settings.enter_context(jax.debug_nans(True))
         check(case(method.name))
-
-
-@every_method
-@every_check
-def test_contract(method: Method, check):
-    check_strictly(method, check)
-
-
-@pytest.mark.parametrize(
-    "method",
-    [
-        pytest.param(row, marks=() if row.name in REPRESENTATIVE else pytest.mark.slow)
-        for row in METHODS
-    ],
-    ids=lambda method: method.name,
-)
-@every_check
-def test_contract_under_x64(method: Method, check):
-    """Its parameters are float32 still: the setting must not widen them."""
-    with jax.enable_x64(True):
-        check_strictly(method, check)
 
 
 # Oracles.
@@ -169,7 +154,10 @@ def test_update_takes_and_ignores_what_other_methods_need():
 @every_method
 @pytest.mark.parametrize("x64", [False, True], ids=["x32", "x64"])
 def test_no_tracer_leaks_and_dtypes_mix(method, x64):
-    """JAX's own strictest settings, on a tree of three dtypes, with traced hyperparameters."""
+    """JAX's own strictest settings, on a tree of three dtypes, with traced hyperparameters.
+
+    Under x64 the step is traced and not run.
+    """
     dtypes = {"a": "float32", "c": "complex64", "h": "bfloat16"}
     x = {k: jnp.ones(2, dtype) for k, dtype in dtypes.items() if dtype in method.dtypes}
     hyperparams = {name: jnp.float32(value) for name, value in method.hyperparams.items()}
@@ -189,5 +177,5 @@ def test_no_tracer_leaks_and_dtypes_mix(method, x64):
         settings.enter_context(jax.numpy_dtype_promotion("strict"))
         settings.enter_context(jax.debug_nans(True))
         settings.enter_context(jax.checking_leaks())
-        updates = jax.jit(run)(hyperparams)
+        updates = jax.eval_shape(run, hyperparams) if x64 else jax.jit(run)(hyperparams)
     assert jax.tree.map(lambda u: u.dtype, updates) == jax.tree.map(lambda g: g.dtype, x)

@@ -22,10 +22,7 @@ trees = st.sampled_from(TREES)
 identity = settings(max_examples=30, deadline=None)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _float64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def draw_stream(shapes, seed):

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import trials
+from trials import assert_same_state
 
 import cs231n_optax as co
 
@@ -34,12 +36,6 @@ def expected_ring(num, every, num_steps):
             copies[taken % num], filled[taken % num] = float(t), True
             taken += 1
     return copies, filled
-
-
-def assert_same_bits(one, other):
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_array_equal(x, y)
 
 
 class TestRing:
@@ -96,7 +92,7 @@ class TestRing:
         last = np.iinfo(np.int32).max
         state = co.snapshots(2, 1).init(jnp.zeros(()))._replace(count=jnp.int32(last))
         _, after = co.snapshots(2, 1).update(jnp.ones(()), state, jnp.zeros(()))
-        assert_same_bits(after, state)
+        assert_same_state(after, state)
 
     def test_a_point_may_be_left_uncounted(self):
         tx = co.snapshots(2, 2)
@@ -177,7 +173,7 @@ class TestPrecision:
         copies = co.snapshot_params(jitted)
         assert copies.dtype == jnp.float32
         np.testing.assert_array_equal(copies, points)
-        assert_same_bits(jitted, eager)
+        assert_same_state(jitted, eager)
 
     @pytest.mark.parametrize("dtype", ["float64", "complex64"])
     def test_wide_ones_keep_their_dtype(self, dtype):
@@ -206,28 +202,22 @@ class TestPlaces:
         inject = optax.inject_hyperparams(co.snapshots, static_args="num")
         state = ring_of(optax.chain(co.sgd(0.1), inject(num=2, every=2)))
         expected = ring_of(optax.chain(co.sgd(0.1), co.snapshots(2, 2)))
-        assert_same_bits(co.snapshot_params(state), co.snapshot_params(expected))
+        assert_same_state(co.snapshot_params(state), co.snapshot_params(expected))
 
-    def test_the_parts_of_a_partition_are_put_together(self):
-        tx = optax.chain(co.sgd(0.1), co.snapshots(2, 2))
-        state = ring_of(optax.partition({"a": tx, "b": tx}, {"w": "a", "b": "b"}))
-        expected = ring_of(tx)
-        assert_same_bits(co.snapshot_params(state), co.snapshot_params(expected))
-        assert_same_bits(co.snapshots_filled(state), co.snapshots_filled(expected))
-
-    def test_a_row_of_a_partition_is_filled_when_all_its_parts_are(self):
-        parts = {"a": co.snapshots(2, 2), "b": co.snapshots(2, 4)}
-        state = ring_of(optax.partition(parts, {"w": "a", "b": "b"}), 4)
-        np.testing.assert_array_equal(co.snapshots_filled(state), [True, False])
+    def test_after_a_partition(self):
+        parts = optax.partition({"a": co.sgd(0.1), "b": co.sgd(0.1)}, {"w": "a", "b": "b"})
+        state = ring_of(optax.chain(parts, co.snapshots(2, 2)))
+        expected = ring_of(optax.chain(co.sgd(0.1), co.snapshots(2, 2)))
+        assert_same_state(co.snapshot_params(state), co.snapshot_params(expected))
 
     def test_what_a_mask_kept_away_is_missed(self):
         state = optax.masked(co.snapshots(2, 2), {"w": True, "b": False}).init(X0)
         with pytest.raises(ValueError, match=r"snapshots has not seen every parameter"):
             co.snapshot_params(state)
 
-    def test_two_rings_of_one_parameter(self):
+    def test_two_rings(self):
         tx = optax.chain(co.snapshots(2, 2), co.snapshots(2, 2))
-        with pytest.raises(ValueError, match="two states of snapshots hold the same parameter"):
+        with pytest.raises(ValueError, match="states of snapshots"):
             co.snapshot_params(tx.init(X0))
 
     def test_empty_trees(self):
@@ -244,26 +234,15 @@ def valley(x, *args):
 class TestAcceptedPoints:
     start = jnp.array([-1.2, 1.0])
 
-    def accepted_points(self, tx, num_evals):
-        @jax.jit
-        def step(x, state):
-            value, grads = jax.value_and_grad(valley)(x)
-            updates, state = tx.update(grads, state, x, value=value)
-            return optax.apply_updates(x, updates), state
-
-        x, state, points = self.start, tx.init(self.start), []
-        for _ in range(num_evals):
-            seen = np.asarray(x)
-            x, state = step(x, state)
-            if co.accepted(state):
-                points.append(seen)
-        return points
+    def accepted_points(self, num_evals):
+        steps = trials.run(co.lbfgs(), valley, self.start, max_evals=num_evals)
+        return [step.params for step in steps if co.accepted(step.state)]
 
     def test_minimize_counts_accepted_points(self):
         result = co.minimize(
             valley, self.start, co.lbfgs(), max_evals=16, averaging=co.snapshots(3, 2)
         )
-        points = self.accepted_points(co.lbfgs(), 16)[1:]
+        points = self.accepted_points(16)[1:]
         assert 6 <= len(points) < 15
         ends = points[1::2]
         expected = [ends[-1 - (len(ends) - 1 - row) % 3] for row in range(3)]
@@ -283,7 +262,7 @@ class TestAcceptedPoints:
         )
         whole = run(steps=20)
         parts = run(steps=9, state=run(steps=11).state)
-        assert_same_bits(parts.state, whole.state)
+        assert_same_state(parts.state, whole.state)
         ends = [run(steps=steps).params for steps in (20, 10, 15)]
         np.testing.assert_array_equal(co.snapshot_params(whole.state), ends)
         assert co.snapshots_filled(whole.state).all()
@@ -297,7 +276,7 @@ class TestAcceptedPoints:
             steps=12,
             averaging=co.snapshots(16, 1),
         )
-        points = self.accepted_points(co.lbfgs(), 12)[1:]
+        points = self.accepted_points(12)[1:]
         assert len(points) < 11
         assert co.snapshots_filled(result.state).sum() == len(points)
         copies = co.snapshot_params(result.state)[: len(points)]

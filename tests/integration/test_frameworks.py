@@ -16,20 +16,23 @@ import importlib
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sample
 from methods import METHODS, descending
 
-FRAMEWORKS = ("flax_linen", "flax_nnx", "haiku", "equinox")
-every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+every_method_in_every_framework = sample.product(
+    framework={name: name for name in ("flax_linen", "flax_nnx", "haiku", "equinox")},
+    method={method.name: method for method in METHODS},
+)
 
 
-@pytest.fixture(params=FRAMEWORKS)
-def training(request):
+@pytest.fixture
+def training(framework):
     """The framework's ``Training``."""
-    pytest.importorskip(request.param.split("_")[0], reason="needs pip install -e '.[integration]'")
-    return importlib.import_module(f"frameworks.{request.param}").Training
+    pytest.importorskip(framework.split("_")[0], reason="needs pip install -e '.[integration]'")
+    return importlib.import_module(f"frameworks.{framework}").Training
 
 
-@every_method
+@every_method_in_every_framework
 def test_trains_and_goes_on(training, method, tmp_path):
     """It descends, in one compile, reusing its buffers; a checkpoint goes on to the same bits."""
     run = training(descending(method.name))
@@ -49,7 +52,7 @@ def test_trains_and_goes_on(training, method, tmp_path):
     assert len(run.traces) == 1
 
 
-@every_method
+@every_method_in_every_framework
 def test_mixed_precision(training, method):
     """bfloat16 parameters where the method takes them, and else bfloat16 computation."""
     tx = descending(method.name)

@@ -119,7 +119,7 @@ def test_taco_shell_computes_in_the_points_dtype(dtype: str) -> None:
 
 @pytest.mark.parametrize("kappa", [0.5, 0, -3, np.inf, np.nan])
 def test_taco_shell_needs_a_condition_number(kappa: float) -> None:
-    with pytest.raises(ValueError, match="condition_number must be a finite number"):
+    with pytest.raises(ValueError, match="condition_number"):
         landscapes.taco_shell(kappa)
 
 
@@ -134,9 +134,9 @@ def test_rosenbrock_known_values() -> None:
 
 
 def test_rosenbrock_checks_dimensions() -> None:
-    with pytest.raises(ValueError, match="n must be an integer >= 2"):
+    with pytest.raises(ValueError, match=r"\bn\b"):
         landscapes.rosenbrock(1)
-    with pytest.raises(TypeError, match="n must be a Python integer"):
+    with pytest.raises(TypeError, match=r"\bn\b"):
         landscapes.rosenbrock(2.0)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"must have the shape \(3,\), got \(4,\)"):
         landscapes.rosenbrock(3).fun(jnp.ones(4))

@@ -222,17 +222,17 @@ def test_x64_changes_no_dtype_by_itself(name: str) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: networks.mlp((4,), 1), "num_classes must be an integer >= 2, got 1"),
-        (lambda: networks.mlp((), 3), "input_shape must have at least one axis"),
-        (lambda: networks.mlp((4, 0), 3), "every entry of input_shape must be an integer >= 1"),
-        (lambda: networks.mlp((4,), 3, hidden=(8, 0)), "every entry of hidden"),
-        (lambda: networks.softmax_regression((4,), 0), "num_classes must be"),
-        (lambda: networks.cnn((8, 8), 3), r"input_shape must be \(height, width, channels\)"),
-        (lambda: networks.cnn((64,), 3), r"input_shape must be \(height, width, channels\)"),
-        (lambda: networks.cnn((8, 3, 1), 3), "too small to be halved 2 times: .* at least 4"),
-        (lambda: networks.cnn((8, 8, 1), 3, channels=()), "channels must have at least one"),
-        (lambda: networks.cnn((8, 8, 1), 3, channels=(8, -1)), "every entry of channels"),
-        (lambda: networks.cnn((8, 8, 1), 1), "num_classes must be"),
+        (lambda: networks.mlp((4,), 1), "num_classes"),
+        (lambda: networks.mlp((), 3), "input_shape"),
+        (lambda: networks.mlp((4, 0), 3), "input_shape"),
+        (lambda: networks.mlp((4,), 3, hidden=(8, 0)), "hidden"),
+        (lambda: networks.softmax_regression((4,), 0), "num_classes"),
+        (lambda: networks.cnn((8, 8), 3), "input_shape"),
+        (lambda: networks.cnn((64,), 3), "input_shape"),
+        (lambda: networks.cnn((8, 3, 1), 3), "at least 4"),
+        (lambda: networks.cnn((8, 8, 1), 3, channels=()), "channels"),
+        (lambda: networks.cnn((8, 8, 1), 3, channels=(8, -1)), "channels"),
+        (lambda: networks.cnn((8, 8, 1), 1), "num_classes"),
     ],
 )
 def test_impossible_networks(make, message: str) -> None:
