@@ -16,10 +16,7 @@ from cs231n_optax.problems import landscapes
 N = 8  # real numbers in each of the trees
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _float64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 # A function whose Hessian is A + diag(x²), of the same eight numbers in any tree.
@@ -323,44 +320,3 @@ def test_fewer_rows_take_less_memory():
     assert at_once >= MANY * WIDE * 8
     assert some >= 16 * WIDE * 8
     assert few_rows <= at_once / 4
-
-
-# Errors.
-
-
-def total(tree):
-    return sum(jnp.sum(x**2) for x in jax.tree.leaves(tree))
-
-
-class TestErrors:
-    x = np.ones(3)
-
-    @pytest.mark.parametrize("batch_size", [0, -1])
-    def test_batch_size_too_small(self, batch_size):
-        with pytest.raises(ValueError, match=rf"batch_size must be .* >= 1, got {batch_size}"):
-            co.hessian_matrix(total, self.x, batch_size=batch_size)
-
-    @pytest.mark.parametrize("batch_size", [2.0, True, None, "3"])
-    def test_batch_size_not_an_integer(self, batch_size):
-        with pytest.raises(TypeError, match=rf"batch_size must be .* got .*{batch_size}"):
-            co.hessian_matrix(total, self.x, batch_size=batch_size)
-
-    def test_a_batch_size_by_position(self):
-        with pytest.raises(TypeError, match="positional"):
-            co.hessian_matrix(total, self.x, 3)
-
-    def test_another_shape(self):
-        with pytest.raises(ValueError, match="shape"):
-            co.hvp(total, {"a": self.x}, {"a": np.ones(4)})
-
-    @pytest.mark.parametrize("dtype", [np.float32, np.complex128, int])
-    def test_another_dtype(self, dtype):
-        with pytest.raises(TypeError, match="dtype"):
-            co.hvp(total, {"a": self.x}, {"a": np.ones(3, dtype)})
-
-    @pytest.mark.parametrize("fun", [jnp.sin, lambda x: 1j * jnp.sum(x)], ids=["vector", "complex"])
-    def test_no_real_scalar(self, fun):
-        with pytest.raises(TypeError, match=r"scalar|real"):
-            co.hvp(fun, self.x, self.x)
-        with pytest.raises(TypeError, match=r"scalar|real"):
-            co.hessian_matrix(fun, self.x, batch_size=1)

@@ -150,24 +150,6 @@ class TestMembers:
         assert trained.history.evaluation.shape == (M, 1, K)
         np.testing.assert_array_equal(trained.history.evaluation[:, -1], trained.params["b"])
 
-    @pytest.mark.parametrize(
-        ("wrong", "error", "match"),
-        [
-            ({"num_members": 0}, ValueError, "num_members must be an integer >= 1, got 0"),
-            ({"num_members": 2.0}, TypeError, "num_members must be a Python integer"),
-            ({"members_at_once": 0}, ValueError, "members_at_once must be an integer >= 1, got 0"),
-            ({"steps": -1}, ValueError, "steps must be an integer >= 0, got -1"),
-            ({"batch_size": N + 1}, ValueError, "batch_size must be at most the 23 examples"),
-        ],
-    )
-    def test_refusals(self, wrong, error, match):
-        with pytest.raises(error, match=match):
-            fit_members(**wrong)
-
-    def test_an_iterator_is_refused(self):
-        with pytest.raises(TypeError, match="data must be arrays that all members can share"):
-            co.fit_members(loss, init, TX, iter([DATA]), num_members=2, steps=1, key=KEY)
-
     def test_a_diverging_member_is_left_out_by_its_weight(self, trained):
         """The loss of the second is infinite at once, for its starting point is marked."""
         second, _ = jax.random.split(jax.random.fold_in(KEY, 1))
@@ -265,25 +247,18 @@ class TestPredict:
         np.testing.assert_allclose(ones, 1, rtol=1e-5)
 
     @pytest.mark.parametrize(
-        ("wrong", "match"),
+        ("wrong", "named"),
         [
-            (
-                {"stacked_params": {"w": MEMBERS["w"], "b": MEMBERS["b"][:2]}},
-                r"the members need .* one common leading axis > 0, got \(2, 4\), \(3, 3, 4\)",
-            ),
-            ({"stacked_params": member_of(MEMBERS, slice(0))}, "the members need arrays"),
-            ({"stacked_params": {}}, "the members need arrays .* got no arrays"),
-            ({"stacked_params": {"w": 1.0}}, r"the members need arrays .* got \(\)"),
-            ({"weights": [1.0, 2.0]}, r"weights must be of shape \(3,\), got \(2,\)"),
-            ({"weights": 1.0}, r"weights must be of shape \(3,\), got \(\)"),
-            ({"x": {"left": X, "right": X[:4]}}, r"the examples need .* \(23, 3\), \(4, 3\)"),
-            ({"x": X[:0]}, "the examples need arrays"),
-            ({"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
+            ({"stacked_params": member_of(MEMBERS, slice(0))}, "members"),
+            ({"stacked_params": {"w": 1.0}}, "members"),
+            ({"weights": 1.0}, "weights"),
+            ({"x": {"left": X, "right": X[:4]}}, "examples"),
         ],
+        ids=["no member", "a number", "one weight", "ragged examples"],
     )
-    def test_refusals(self, wrong, match):
+    def test_bad_arguments_are_named(self, wrong, named):
         arguments = {"stacked_params": MEMBERS, "x": X} | wrong
-        with pytest.raises(ValueError, match=match):
+        with pytest.raises(ValueError, match=named):
             co.ensemble_predict(apply, **arguments)
 
     def test_memory_is_that_of_one_member_on_one_batch(self):

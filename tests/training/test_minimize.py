@@ -708,12 +708,6 @@ def smooth(x, theta):
     return curved + jnp.exp(x["v"] * theta["s"]) + x["v"] ** 2 * (1 + jnp.sum(theta["b"] ** 2))
 
 
-@pytest.fixture
-def x64():
-    with jax.enable_x64(True):
-        yield
-
-
 def differences(fun, x, h=1e-5):
     """The Jacobian by central differences."""
     return np.stack([(fun(x + h * e) - fun(x - h * e)) / (2 * h) for e in np.eye(x.size)], -1)
@@ -889,70 +883,50 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("options", "error"),
         [
-            ({"tol": -1.0}, ValueError),
-            ({"tol": "a"}, TypeError),
-            ({"tol": None}, TypeError),
             ({"tol": float("nan")}, ValueError),
             ({"tol": np.ones(2)}, TypeError),
             ({"tol": jnp.ones(2)}, ValueError),
             ({"atol": -0.1}, ValueError),
-            ({"atol": float("inf")}, ValueError),
             ({"max_evals": 0}, ValueError),
             ({"max_evals": True}, TypeError),
-            ({"has_aux": 1}, TypeError),
-            ({"args": jnp.ones(3)}, TypeError),
-            ({"args": 1.0}, TypeError),
-            ({"state": ()}, ValueError),
         ],
     )
-    def test_of_arguments(self, options, error):
+    def test_bad_number_is_named(self, options, error):
         with pytest.raises(error, match=next(iter(options))):
             co.minimize(bowl, X0, SGD, **options)
 
     @pytest.mark.parametrize(
-        ("fun", "got"),
+        ("fun", "has_aux"),
         [
-            (lambda x: x, r"float32\[3\]"),
-            (lambda x: jnp.sum(x)[None], r"float32\[1\]"),
-            (lambda x: jnp.sum(x) + 1j, r"complex64\[\]"),
-            (lambda x: jnp.int32(3), r"int32\[\]"),
-            (lambda x: None, "None"),
-            (lambda x: (jnp.sum(x), 1), "float32"),
-            (lambda x: {"loss": jnp.sum(x)}, "loss"),
+            (lambda x: jnp.sum(x)[None], False),
+            (lambda x: jnp.sum(x) + 1j, False),
+            (lambda x: jnp.int32(3), False),
+            (lambda x: None, False),
+            (lambda x: {"loss": jnp.sum(x)}, False),
+            (lambda x: (x, 1), True),
+            (lambda x: (bowl(x), 1, 2), True),
+            (lambda x: {"value": bowl(x), "aux": 1}, True),
         ],
-    )
-    def test_a_value_that_is_no_real_scalar(self, fun, got):
-        with pytest.raises(TypeError, match=f"fun must return a real floating scalar, got .*{got}"):
-            co.minimize(fun, X0, SGD)
-
-    @pytest.mark.parametrize(
-        "fun", [bowl, lambda x: (bowl(x), 1, 2), lambda x: {"value": bowl(x), "aux": 1}]
-    )
-    def test_no_aux_where_it_was_promised(self, fun):
-        with pytest.raises(TypeError, match=r"fun must return \(value, aux\)"):
-            co.minimize(fun, X0, SGD, has_aux=True)
-        with pytest.raises(TypeError, match="fun must return a real"):
-            co.minimize(lambda x: (x, 1), X0, SGD, has_aux=True)
-
-    @pytest.mark.parametrize("name", ["lbfgs", "sgd"])
-    def test_integer_parameters(self, name):
-        with pytest.raises(TypeError, match=r"param.* is int32"):
-            co.minimize(lambda x: jnp.sum(x**2.0), jnp.arange(3), TRANSFORMATIONS[name])
+        ids=["vector of one", "complex", "integer", "None", "dict",
+             "aux of a vector", "three results", "dict with aux"],
+    )  # fmt: skip
+    def test_bad_value_of_the_function(self, fun, has_aux):
+        with pytest.raises(TypeError, match="fun must return"):
+            co.minimize(fun, X0, SGD, has_aux=has_aux)
 
     @pytest.mark.parametrize(
         "other",
         [
-            lambda: co.bfgs().init(X0),
             lambda: co.lbfgs(3).init(X0),
             lambda: co.lbfgs().init(np.ones(4, np.float32)),
             lambda: co.lbfgs().init({"x": X0}),
-            lambda: co.scale_by_lbfgs().init(X0),
         ],
+        ids=["another memory", "another shape", "another tree"],
     )
-    def test_a_state_of_another_run(self, other):
-        with pytest.raises(ValueError, match="state is not one of this transformation and these"):
+    def test_state_of_another_run(self, other):
+        with pytest.raises(ValueError, match="state"):
             co.minimize(bowl, X0, co.lbfgs(), state=other())
 
     def test_two_line_searches(self):
-        with pytest.raises(ValueError, match="2 trial records"):
+        with pytest.raises(ValueError, match="trial records"):
             co.minimize(bowl, X0, optax.chain(co.lbfgs(), co.lbfgs()))

@@ -13,9 +13,9 @@ import numpy as np
 import optax
 import pytest
 import trials
+from globalization.conjugate_gradients import scale_by_conjugate_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from line_search.conjugate_gradients import scale_by_conjugate_gradients
 from trials import anchor, assert_same_bits, update_of, value_and_grad
 
 import cs231n_optax as co
@@ -521,46 +521,21 @@ def test_conjugate_gradients(fun):
 
 # Errors.
 
+X = jnp.ones(3)
 
-class TestErrors:
-    x = np.ones(3, np.float32)
 
-    def test_no_value(self):
-        with pytest.raises(TypeError, match="value"):
-            GD.update(self.x, GD.init(self.x), self.x)
-
-    def test_no_parameters(self):
-        with pytest.raises(ValueError, match=r"update\(grads, state, params"):
-            GD.update(self.x, GD.init(self.x), value=jnp.float32(1.0))
-
-    @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.int32, bool])
-    def test_narrow_parameters(self, dtype):
-        name = str(jnp.dtype(dtype))
-        with pytest.raises(TypeError, match=rf"params\['w'\] is {name}: keep them in float32"):
-            LBFGS.init({"b": jnp.ones(2), "w": jnp.ones(3, dtype)})
-
-    def test_another_tree(self):
-        state = GD.init({"w": self.x})
-        one = jnp.float32(1.0)
-        with pytest.raises(ValueError, match=r"the gradients' tree is not .*'v'.*expected.*'w'"):
-            GD.update({"v": self.x}, state, {"w": self.x}, value=one)
-        with pytest.raises(ValueError, match=r"the parameters' tree is not .*expected.*'w'"):
-            GD.update({"w": self.x}, state, [self.x], value=one)
-
-    def test_another_shape_or_dtype(self):
-        state = GD.init(self.x)
-        one = jnp.float32(1.0)
-        with pytest.raises(ValueError, match=r"gradients have a leaf float32\(4,\).*float32\(3,\)"):
-            GD.update(np.ones(4, np.float32), state, self.x, value=one)
-        with pytest.raises(ValueError, match=r"parameters have a leaf float32\(1, 3\)"):
-            GD.update(self.x, state, self.x[None], value=one)
-        with pytest.raises(ValueError, match=r"gradients have a leaf bfloat16\(3,\)"):
-            GD.update(jnp.ones(3, jnp.bfloat16), state, self.x, value=one)
-
-    @pytest.mark.parametrize("value", [1, None])
-    def test_unit_step(self, value):
-        with pytest.raises(TypeError, match="unit_step must be a Python bool"):
-            co.with_line_search(optax.identity(), unit_step=value)
+@pytest.mark.parametrize(
+    ("grads", "params", "named"),
+    [
+        (X, [X], "parameters"),
+        (X, X[None], "parameters"),
+        (X.astype(jnp.bfloat16), X, "gradients"),
+    ],
+    ids=["another tree", "another shape", "another dtype"],
+)
+def test_arguments_unlike_those_of_init_are_named(grads, params, named):
+    with pytest.raises(ValueError, match=named):
+        GD.update(grads, GD.init(X), params, value=jnp.float32(1.0))
 
 
 STATES = [GD, LBFGS, BFGS, co.with_line_search(optax.identity(), co.backtracking())]
