@@ -1,6 +1,6 @@
 """`scale_by_newton`, `newton` and its subproblem: against closed forms, NumPy and SciPy.
 
-Under x64, with each test's own dtype; programs are compiled once per function, method and shape.
+Under x64, with each test's own dtype. One program serves all functions of so many numbers.
 """
 
 import functools
@@ -12,9 +12,10 @@ import numpy as np
 import optax
 import pytest
 import scipy.optimize
+import trials
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trials import anchor, assert_same_bits, run, update_of, value_and_grad
+from trials import anchor, assert_same_bits, value_and_grad
 
 import cs231n_optax as co
 from cs231n_optax import Status
@@ -301,14 +302,14 @@ class TestScaleByNewton:
         def loss(p):
             return quadratic(flat(p), matrix, jnp.ones(N)) + jnp.sum(flat(p) ** 4)
 
-        grads, state = jax.grad(loss)(params), DIRECTION.init(params)
+        grads, state = jax.jit(jax.grad(loss))(params), DIRECTION.init(params)
         hessian = matrix + np.diag(12 * np.asarray(flat(params)) ** 2)
         expected = np.linalg.solve(hessian, flat(grads))
         skew = np.triu(np.ones((N, N)), 1)
         for extra in (
             {"value_fn": loss},
             {"hessian": hessian},
-            {"hessian": jax.hessian(loss)(params)},
+            {"hessian": jax.jit(jax.hessian(loss))(params)},
             {"hessian": hessian + skew - skew.T},  # made symmetric
             {"hessian": hessian, "value_fn": None},
         ):
@@ -417,11 +418,6 @@ def check_run(steps):
         before = step
 
 
-@functools.cache
-def solver(fun, tx=NEWTON, tol=1e-5, max_evals=300):
-    return jax.jit(lambda x: co.minimize(fun, x, tx, tol=tol, max_evals=max_evals))
-
-
 VALLEY = landscapes.rosenbrock()
 BEALE = landscapes.beale()
 HILLS = landscapes.himmelblau()
@@ -460,6 +456,63 @@ def rough(x):
 
 
 ROUGH_MINIMUM = ((np.sqrt(1.5**2 + 4 * 0.75) - 1.5) / 2) ** 2  # x + 1.5 √x = 0.75
+
+
+def two_logistics(x):
+    return jnp.sum(jnp.logaddexp(0.0, -x) + jnp.logaddexp(0.0, x - 3))
+
+
+def linear(x):
+    return x[0] + 2 * x[1]
+
+
+def half_linear(x):
+    return x[0] + x[1] ** 2
+
+
+def inverted_bowl(x):
+    return -jnp.sum(x**2)
+
+
+FUNCTIONS = {  # by how many numbers they take
+    1: (rough, two_logistics, hilltop),
+    2: (VALLEY.fun, BEALE.fun, HILLS.fun, SADDLE.fun, hilltop, linear, half_linear, inverted_bowl),
+    3: (bowl, exponential_bowl, log_barrier, hilltop),
+}
+
+
+def objective(x, index):
+    return jax.lax.switch(index, FUNCTIONS[x.size], x)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def solve(tx, x, index, tol, max_evals):
+    return co.minimize(objective, x, tx, args=(index,), tol=tol, max_evals=max_evals)
+
+
+def solver(fun, tx=NEWTON, tol=1e-5, max_evals=300):
+    return lambda x: solve(tx, x, FUNCTIONS[jnp.size(x)].index(fun), tol, max_evals)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def update(tx, index, grads, state, params, value):
+    return tx.update(grads, state, params, value=value, value_fn=lambda x: objective(x, index))
+
+
+def update_of(tx, fun=None):
+    """As of `trials`, but for the functions above."""
+    sizes = [n for n in FUNCTIONS if fun in FUNCTIONS[n]]
+    if not sizes:
+        return trials.update_of(tx, fun)
+    return lambda grads, state, params, value: update(
+        tx, FUNCTIONS[params.size].index(fun), grads, state, params, value
+    )
+
+
+def run(tx, fun, x0, **options):
+    return trials.run(
+        tx, fun, x0, update=None if "hessian" in options else update_of(tx, fun), **options
+    )
 
 
 def nearest(x, points):
@@ -595,22 +648,6 @@ class TestMinima:
             assert np.all(np.isfinite(result.params))
             assert np.isfinite(result.value)
             assert result.value < -1e6
-
-
-def two_logistics(x):
-    return jnp.sum(jnp.logaddexp(0.0, -x) + jnp.logaddexp(0.0, x - 3))
-
-
-def linear(x):
-    return x[0] + 2 * x[1]
-
-
-def half_linear(x):
-    return x[0] + x[1] ** 2
-
-
-def inverted_bowl(x):
-    return -jnp.sum(x**2)
 
 
 @functools.cache
@@ -833,10 +870,10 @@ def check_final(step, status, fun, tx=NEWTON):
 class TestRuns:
     def test_a_batch_is_its_runs(self):
         starts = np.random.default_rng(0).uniform(-3, 3, (200, 2))
-        solve = solver(VALLEY.fun, tol=1e-9)
-        together = jax.jit(jax.vmap(solve))(starts)
+        alone_of = solver(VALLEY.fun, tol=1e-9)
+        together = jax.jit(jax.vmap(alone_of))(starts)
         for k, start in enumerate(starts):
-            alone = solve(start)
+            alone = alone_of(start)
             assert together.status[k] == alone.status == Status.CONVERGED
             np.testing.assert_allclose(together.params[k], alone.params, atol=1e-6)
             np.testing.assert_allclose(together.value[k], alone.value, atol=1e-12)
@@ -857,11 +894,9 @@ class TestRuns:
             updates, state = update(grads, state, x, value)
             x = optax.apply_updates(x, updates)
         assert traces == [(2,)]
-        solve = solver(VALLEY.fun)
-        for start in ([1.0, 2.0], [-3.0, 0.0]):
-            solve(np.array(start))
+        solver(VALLEY.fun)(np.array([1.0, 2.0]))
         size = solve._cache_size()
-        solve(np.array([0.5, 0.5]))
+        solver(VALLEY.fun)(np.array([-3.0, 0.0]))
         assert solve._cache_size() == size
 
     @pytest.mark.parametrize("nested", [False, True], ids=["matrix", "tree"])
@@ -910,11 +945,11 @@ class TestRuns:
         def fun(x, a):
             return jnp.sum((x - a) ** 2 + 0.1 * x**4)
 
-        def solve(a):
+        def minimum(a):
             return co.minimize(fun, jnp.zeros(2), NEWTON, args=(a,), tol=1e-12).params
 
         a = jnp.array([1.0, 2.0])
-        x, slopes = jax.jit(lambda a: (solve(a), jax.jacobian(solve)(a)))(a)
+        x, slopes = jax.jit(lambda a: (minimum(a), jax.jacobian(minimum)(a)))(a)
         np.testing.assert_allclose(2 * (x - a) + 0.4 * x**3, 0, atol=1e-10)
         np.testing.assert_allclose(slopes, np.diag(2 / (2 + 1.2 * np.asarray(x) ** 2)), atol=1e-8)
 
