@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from trials import assert_close, assert_same_bits, member
 
 import cs231n_optax as co
 from cs231n_optax._trial import Trial
@@ -28,9 +29,10 @@ ADAM = co.adam(co.step_decay(0.1, every=20))
 fit = functools.partial(co.fit, loss, PARAMS, ADAM, DATA, batch_size=16, key=KEY)
 
 
-def assert_same_bits(one, other):
-    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_array_equal(x, y)
+@functools.cache
+def fitted(steps):
+    """A plain run, once for all tests."""
+    return fit(steps=steps)
 
 
 def ids_seen(result):
@@ -57,8 +59,7 @@ class TestResults:
             params, state, value = step(params, state)
             losses.append(value)
         np.testing.assert_allclose(result.history.loss, losses, rtol=1e-6)
-        for x, y in zip(jax.tree.leaves(result.params), jax.tree.leaves(params), strict=True):
-            np.testing.assert_allclose(x, y, rtol=1e-5)
+        assert_close(result.params, params, rtol=1e-5)
 
     def test_learns(self):
         tx = co.momentum(0.05)
@@ -90,7 +91,7 @@ class TestResults:
         result = fit(steps=25, chunk_size=10, evaluate=evaluate)
         assert result.history.evaluation["bias"].shape == (3,)
         assert result.history.evaluation["bias"][-1] == result.params["b"]
-        assert result.history.evaluation["bias"][1] == fit(steps=20).params["b"]
+        assert result.history.evaluation["bias"][1] == fitted(20).params["b"]
 
     @pytest.mark.parametrize("options", [{}, {"callback": lambda history: None}])
     def test_zero_steps(self, options):
@@ -165,13 +166,14 @@ class TestResuming:
     @pytest.mark.parametrize(
         ("splits", "options"),
         [
-            ((40, 60), {}),
-            ((99, 1), {"chunk_size": 7}),
-            ((37, 1, 62), {"callback": lambda history: None}),
+            ((20, 10), {}),
+            ((29, 1), {"chunk_size": 7}),
+            ((11, 1, 18), {"callback": lambda history: None}),
         ],
+        ids=["in one program", "in chunks", "from the host"],
     )
     def test_bit_for_bit(self, splits, options):
-        whole = fit(steps=100)
+        whole = fitted(30)
         state, losses = None, []
         for steps in splits:
             part = fit(steps=steps, state=state, **options)
@@ -185,7 +187,7 @@ class TestResuming:
         """Buffers are donated between chunks, never those of the caller."""
         first = fit(steps=20, callback=lambda history: None)
         fit(steps=20, state=first.state, callback=lambda history: None)
-        assert_same_bits(fit(steps=20).params, first.params)
+        assert_same_bits(fitted(20).params, first.params)
         assert np.isfinite(PARAMS["w"]).all()
         assert first.state.step == 20
 
@@ -206,11 +208,9 @@ class TestTracing:
             ).params
 
         keys, rates = jax.random.split(KEY, 3), jnp.array([0.01, 0.02, 0.03])
-        lanes = jax.jit(jax.vmap(run))(keys, rates)
+        lanes, alone = jax.jit(jax.vmap(run))(keys, rates), jax.jit(run)
         for i in range(3):
-            alone = run(keys[i], float(rates[i]))
-            for x, y in zip(jax.tree.leaves(lanes), jax.tree.leaves(alone), strict=True):
-                np.testing.assert_allclose(x[i], y, rtol=1e-5)
+            assert_close(member(lanes, i), alone(keys[i], rates[i]), rtol=1e-5)
 
     def test_vmap_over_decays(self):
         def run(every):
@@ -289,7 +289,7 @@ class TestStopping:
         assert [type(history.loss) for history in seen] == [np.ndarray] * 2
         assert result.state.step == 20
         np.testing.assert_array_equal(
-            np.concatenate([history.loss for history in seen]), fit(steps=20).history.loss
+            np.concatenate([history.loss for history in seen]), fitted(20).history.loss
         )
 
 

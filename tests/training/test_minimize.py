@@ -10,6 +10,7 @@ import optax
 import pytest
 import scipy.optimize
 from jax.flatten_util import ravel_pytree
+from trials import assert_close, assert_same_bits, member
 
 import cs231n_optax as co
 from cs231n_optax import Status
@@ -57,22 +58,6 @@ def largest(tree):
     return max((float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(tree) if x.size), default=0)
 
 
-def lane(tree, i):
-    return jax.tree.map(lambda x: x[i], tree)
-
-
-def assert_same_bits(one, other):
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_array_equal(x, y)
-
-
-def assert_close(one, other, **tolerance):
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_allclose(x, y, **tolerance)
-
-
 def equations(jaxpr):
     """Every equation of a jaxpr, of the jaxprs inside it, too."""
     for equation in jaxpr.eqns:
@@ -84,20 +69,21 @@ def equations(jaxpr):
 
 
 class Counted:
-    """The bowl, with the times that it was traced and evaluated."""
+    """The bowl, with the number of its traces and evaluations."""
 
     def __init__(self):
         self.traces = self.evals = 0
 
     def __call__(self, x, center=1.0):
         self.traces += 1
-        jax.debug.callback(self.hear)
+        jax.debug.callback(self.count)
         return bowl(x, center)
 
-    def hear(self):
+    def count(self):
         self.evals += 1
 
     def since(self):
+        """The evaluations since the last call."""
         jax.effects_barrier()
         evals, self.evals = self.evals, 0
         return evals
@@ -470,7 +456,7 @@ class TestBatches:
         end = solve(STARTS, 1e-5, 1000)
         assert len(set(end.num_evals.tolist())) > 2
         for i, num_evals in enumerate(end.num_evals):
-            assert_same_bits(lane(solve(STARTS, 1e-5, num_evals), i), lane(end, i))
+            assert_same_bits(member(solve(STARTS, 1e-5, num_evals), i), member(end, i))
 
     @pytest.mark.parametrize("name", ["descent", "sgd"])
     def test_a_lane_that_fails_leaves_the_others_alone(self, name):
@@ -481,7 +467,7 @@ class TestBatches:
         expected[1] = Status.FAILED
         np.testing.assert_array_equal(result.status, expected)
         for i in (0, 2, 3):
-            assert_same_bits(lane(result, i).params, lane(good, i).params)
+            assert_same_bits(result.params[i], good.params[i])
             assert result.num_evals[i] == good.num_evals[i]
 
     def test_a_round_is_one_evaluation_of_each_lane(self):

@@ -1,5 +1,6 @@
 """`sweep`: rows against their single runs, what is saved, and what is refused."""
 
+import json
 import os
 import pathlib
 import signal
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.model_selection import ParameterSampler
+from trials import assert_same_bits
 
 import cs231n_optax as co
 
@@ -40,15 +42,12 @@ def run(hparams):
     }
 
 
+run_alone = jax.jit(run)
+
+
 @pytest.fixture(scope="module")
 def result():
     return co.sweep(run, GRID, batch_size=2)
-
-
-def assert_same_bits(one, other):
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_array_equal(x, y)
 
 
 class TestRows:
@@ -61,7 +60,7 @@ class TestRows:
 
     @pytest.mark.parametrize("row", range(4))
     def test_each_is_what_its_run_alone_gives(self, result, row):
-        alone = run({name: float(column[row]) for name, column in result.hparams.items()})
+        alone = run_alone({name: column[row] for name, column in result.hparams.items()})
         for name, expected in alone.items():
             np.testing.assert_allclose(result.outputs[name][row], expected, rtol=1e-5)
 
@@ -177,11 +176,12 @@ class TestRows:
 # What is saved.
 
 CRASHING = """
-import os, signal, sys
+import json, os, signal, sys, traceback
 import numpy as np, jax, jax.numpy as jnp
 import cs231n_optax as co
 import cs231n_optax._files
-folder, log, moment = sys.argv[1:]
+folder, log, *moments = sys.argv[1:]
+save, replace = np.savez, os.replace
 
 def run(hparams):
     def note(x):
@@ -192,40 +192,50 @@ def run(hparams):
 
 def die(): os.kill(os.getpid(), signal.SIGKILL)
 
-save, replace = np.savez, os.replace
-def savez(file, **arrays):
-    if moment == "half-written":
-        file.write(b"PK half of it"); file.flush(); die()
-    save(file, **arrays)
-def rename(*names):
-    if moment == "written": die()
-    replace(*names)
-    if moment == "renamed": die()
-np.savez, os.replace = savez, rename
-result = co.sweep(run, {"x": range(8)}, batch_size=2, path=folder)
-assert result.outputs["square"].tolist() == [x**2 for x in range(8)], result
+def sweep(moment):
+    def savez(file, **arrays):
+        if moment == "half-written":
+            file.write(b"PK half of it"); file.flush(); die()
+        save(file, **arrays)
+    def rename(*names):
+        if moment == "written": die()
+        replace(*names)
+        if moment == "renamed": die()
+    np.savez, os.replace = savez, rename
+    result = co.sweep(run, {"x": range(8)}, batch_size=2, path=folder)
+    assert result.outputs["square"].tolist() == [x**2 for x in range(8)], result
+
+stories = []
+for moment in moments:  # each in a process of its own, which need not import everything again
+    open(log, "w").close()
+    process = os.fork()
+    if not process:
+        try:
+            sweep(moment)
+        except BaseException:
+            traceback.print_exc(); os._exit(1)
+        os._exit(0)
+    ended = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    stories.append([ended, sorted(int(line) for line in open(log))])
+print(json.dumps(stories))
 """
 
 
 class TestSaved:
     def test_a_finished_batch_is_not_computed_again_after_kill_9(self, tmp_path):
-        log = tmp_path / "log"
-        log.touch()
-
-        def start(moment):
-            command = [sys.executable, "-c", CRASHING, tmp_path / "rows", log, moment]
-            ended = subprocess.run(command, capture_output=True, text=True)
-            assert ended.returncode in (0, -signal.SIGKILL), ended.stderr
-            lines = [int(line) for line in log.read_text().split()]
-            log.write_text("")
-            return ended.returncode, sorted(lines)
-
-        assert start("renamed") == (-signal.SIGKILL, [0, 1])  # saved
-        assert start("half-written") == (-signal.SIGKILL, [2, 3])  # lost
-        assert start("written") == (-signal.SIGKILL, [2, 3])  # lost
-        assert start("renamed") == (-signal.SIGKILL, [2, 3])  # saved
-        assert start("never") == (0, [4, 5, 6, 7])
-        assert start("never") == (0, [])
+        stories = {  # when it is killed, and the rows that it computes
+            "renamed": [-signal.SIGKILL, [0, 1]],  # saved
+            "half-written": [-signal.SIGKILL, [2, 3]],  # lost
+            "written": [-signal.SIGKILL, [2, 3]],  # lost
+            "renamed again": [-signal.SIGKILL, [2, 3]],  # saved
+            "never": [0, [4, 5, 6, 7]],
+            "never again": [0, []],
+        }
+        moments = [moment.removesuffix(" again") for moment in stories]
+        command = [sys.executable, "-c", CRASHING, tmp_path / "rows", tmp_path / "log", *moments]
+        ended = subprocess.run(command, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        assert json.loads(ended.stdout) == list(stories.values()), ended.stderr
         files = sorted(os.listdir(tmp_path / "rows"))
         assert files == [f"rows-{first:06d}.npz" for first in (0, 2, 4, 6)]
 
