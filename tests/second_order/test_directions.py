@@ -203,7 +203,7 @@ class TestLbfgs:
                 np.testing.assert_allclose(found[k], grads[k], rtol=1e-14)
             assert_close(found[k], two_loops(pairs, states.scale[k], grads[k]), rtol=1e-10)
 
-    def test_scale_is_the_long_step_of_barzilai_and_borwein_and_later_the_short_one(self):
+    def test_scale_is_the_long_barzilai_borwein_step_and_later_the_short_one(self):
         """With the curvatures 1 and 4 and the step (1, 1), s·s / s·y = 2/5 and s·y / y·y = 5/17."""
         points = np.arange(POINTS)[:, None] * np.ones(2)
         _, states = directions(LBFGS, points, points * [1, 4], NEVER)

@@ -119,7 +119,7 @@ class TestTruncatedCg:
 
     @few
     @given(seed=seeds, radius=st.sampled_from([1e-2, 0.5, 2.0]))
-    def test_a_longer_step_is_cut_at_the_boundary(self, seed, radius):
+    def test_step_is_cut_at_the_boundary(self, seed, radius):
         """The model falls all along the way there, and with it at least as far as along -g."""
         h, g = a_system(seed)
         end = inner(h, g, radius)
@@ -133,7 +133,7 @@ class TestTruncatedCg:
         assert model[0] <= model[1] + 1e-12
 
     @pytest.mark.parametrize("curvature", [-2.0, 0.0])
-    def test_no_positive_curvature_leads_to_the_boundary(self, curvature):
+    def test_nonpositive_curvature_leads_to_the_boundary(self, curvature):
         g = np.array([3.0, 0, 0, 0, 4.0])
         end = inner(curvature * np.eye(N), g, radius=2.0)
         assert end.negative
@@ -141,7 +141,7 @@ class TestTruncatedCg:
         np.testing.assert_allclose(end.step, -2 * g / 5, rtol=1e-12)
 
     @pytest.mark.parametrize("sign", [1, -1])
-    def test_without_a_radius_it_is_the_first_inner_step(self, sign):
+    def test_first_inner_step_gives_the_radius(self, sign):
         h, g = a_system(0)
         end = inner(sign * h, g, radius=0.0)
         length = np.linalg.norm(g) ** 3 / (g @ h @ g)
@@ -150,7 +150,7 @@ class TestTruncatedCg:
         assert end.negative == (sign < 0)
 
     @pytest.mark.parametrize("max_products", [0, 1, 2, 4])
-    def test_at_most_so_many_products(self, max_products):
+    def test_budget_of_products(self, max_products):
         h, g = a_system(1)
         end = inner(h, g, forcing=0.0, max_products=max_products)
         assert end.count == max_products
@@ -160,13 +160,13 @@ class TestTruncatedCg:
         else:
             np.testing.assert_array_equal(end.step, np.zeros(N))
 
-    def test_no_gradient_no_product(self):
+    def test_zero_gradient_costs_no_product(self):
         end = inner(np.eye(N), np.zeros(N), radius=1.0)
         assert (end.count, end.fine, end.negative) == (0, True, False)
         np.testing.assert_array_equal(end.step, np.zeros(N))
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-    def test_products_that_are_not_finite(self, bad):
+    def test_nonfinite_products(self, bad):
         h, g = a_system(2)
         h[1, 2] = bad
         end = inner(h, g)
@@ -175,7 +175,7 @@ class TestTruncatedCg:
         assert end.count == 1
         assert np.all(np.isfinite(end.step))
 
-    def test_a_later_product_that_is_not_finite(self):
+    def test_nonfinite_later_product(self):
         """Only the first direction, -g, has an element of one."""
         g = jnp.array([1.0, 0.5])
 
@@ -344,7 +344,7 @@ class TestMinima:
             counts.append(count)
         assert ran("rosenbrock-100")[-1].num_hvps <= 1.1 * min(counts)
 
-    def test_the_order_of_convergence(self):
+    def test_order_of_convergence(self):
         """Exponents p of e₊ ≈ C eᵖ: 1.6 is promised, and the first ones are not yet near."""
         errors = [np.linalg.norm(s.params) for s in ran("exponentials") if s.accepted]
         errors = np.array([e for e in errors if e > 1e-14])
@@ -380,13 +380,13 @@ class TestMinima:
         np.testing.assert_allclose(got[-1].params, target, rtol=1e-8)
 
     @pytest.mark.parametrize("tree", [{}, {"a": np.zeros((0, 3))}, (None,)])
-    def test_nothing_to_move(self, tree):
+    def test_empty_tree(self, tree):
         (step,) = run(lambda x: jnp.float64(7), tree)
         assert (step.status, step.num_hvps) == (Status.CONVERGED, 0)
 
 
 class TestCost:
-    def test_a_rejected_trial_costs_no_product(self):
+    def test_rejected_trial_costs_no_product(self):
         for name in ("rosenbrock-2", "rosenbrock-100"):
             steps = ran(name)
             rejected = [not step.accepted for step in steps]
@@ -394,7 +394,7 @@ class TestCost:
             assert sum(rejected) >= 3
             assert np.all((more == 0) == rejected)
 
-    def test_a_rejected_trial_does_not_differentiate_the_objective(self):
+    def test_rejected_trial_does_not_differentiate_the_objective(self):
         count = 0
 
         def hear():
@@ -440,7 +440,7 @@ class TestCost:
 
 
 class TestNotFinite:
-    def test_products_reject_a_trial(self):
+    def test_nonfinite_products_reject_the_trial(self):
         """Of √(1 + x²), whose Newton step from x leads to -x³, with a Hessian that is bad there."""
 
         def fun(x):
@@ -460,7 +460,7 @@ class TestNotFinite:
     @pytest.mark.parametrize(
         ("value", "slope", "curvature"), [(np.nan, 1, 1), (1, np.inf, 1), (1, 1, np.nan)]
     )
-    def test_at_the_start_it_has_failed(self, value, slope, curvature):
+    def test_nonfinite_start_fails(self, value, slope, curvature):
         x = jnp.ones(2)
         updates, state = CG.update(
             slope * x, CG.init(x), x, value=value, value_fn=lambda x: curvature * jnp.sum(x**2)
@@ -468,7 +468,7 @@ class TestNotFinite:
         assert Status(int(co.status(state))) == Status.FAILED
         np.testing.assert_array_equal(updates, 0)
 
-    def test_everywhere_but_at_the_start(self):
+    def test_products_that_are_finite_at_the_start_only(self):
         def fun(x):
             return jnp.sum(jnp.cosh(x))
 
@@ -537,7 +537,7 @@ def cross_entropy(outputs):
 
 
 class TestGaussNewton:
-    def test_the_first_step_of_least_squares(self):
+    def test_first_step_of_least_squares(self):
         """Where JᵀJ is a multiple of I, the first inner step is (JᵀJ)⁻¹ Jᵀ r already."""
         basis = 3 * np.linalg.qr(np.random.default_rng(5).standard_normal((8, 3)))[0]
         start, data = np.array([0.3, -0.2, 0.1]), np.linspace(-1, 2, 8)
@@ -554,7 +554,7 @@ class TestGaussNewton:
         expected = np.linalg.lstsq(basis, data)[0]
         np.testing.assert_allclose(steps[1].params - start, expected, rtol=1e-7)
 
-    def test_a_fit_needs_no_objective(self):
+    def test_fit_without_an_objective(self):
         """The last steps leave a residual of JᵀJ p = -g as small as was promised."""
         tx = co.newton_cg(gauss_newton=(decay, half_squares))
         steps = run(lambda p: half_squares(decay(p)), np.ones(2), tx, value_fn=None, tol=1e-8)

@@ -101,7 +101,7 @@ class TestMembers:
         [(M, 1), (M + 1, 2)],
         ids=["one by one", "more of them, two by two"],
     )
-    def test_others_and_how_many_train_at_once_change_nothing(self, trained, num_members, at_once):
+    def test_member_depends_on_no_other_member(self, trained, num_members, at_once):
         result = fit_members(num_members=num_members, members_at_once=at_once)
         first = member((result.params, result.history.loss), slice(M))
         assert_close(first, (trained.params, trained.history.loss), **ROUNDING)

@@ -132,7 +132,7 @@ class TestBatches:
         other = ids_seen(self.fit(steps=20, batch_size=1, key=jax.random.key(8)))
         assert np.any(one != other)
 
-    def test_a_rest_is_left_out(self):
+    def test_incomplete_batch_is_left_out(self):
         """Of 10 examples in batches of 4, an epoch has 2 batches: 20 epochs draw all, 8 each."""
 
         def mean_id(params, batch):
@@ -279,17 +279,17 @@ class TestStopping:
         assert result.params == -1.0
 
     def test_callback_sees_each_chunk_and_may_stop(self):
-        seen = []
+        chunks = []
 
         def callback(history):
-            seen.append(history)
+            chunks.append(history)
             return history.step[-1] >= 19
 
         result = fit(steps=100, chunk_size=10, callback=callback)
-        assert [type(history.loss) for history in seen] == [np.ndarray] * 2
+        assert [type(history.loss) for history in chunks] == [np.ndarray] * 2
         assert result.state.step == 20
         np.testing.assert_array_equal(
-            np.concatenate([history.loss for history in seen]), fitted(20).history.loss
+            np.concatenate([history.loss for history in chunks]), fitted(20).history.loss
         )
 
 
@@ -336,7 +336,7 @@ class TestTrials:
         np.testing.assert_array_equal(np.sort(ids[:, 0]), np.arange(10))
         assert result.state.batch == 10
 
-    def test_also_from_an_iterator_and_across_calls(self):
+    def test_iterators_batch_stays_across_calls(self):
         batches = ({"id": np.array([float(i)])} for i in range(100))
         state, ids = None, []
         for _ in range(4):

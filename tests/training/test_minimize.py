@@ -1,4 +1,4 @@
-"""`minimize`: what it returns, when it ends, in batches, through derivatives, and its errors."""
+"""`minimize`: results, statuses, batches, states, derivatives and errors."""
 
 import functools
 import itertools
@@ -30,7 +30,7 @@ TRANSFORMATIONS = {
     "optax.adam": optax.adam(0.1),
     "optax.lbfgs": optax.lbfgs(),  # needs value, grad and value_fn
 }
-# Which evaluate more, through value_fn: Optax's line search, and the second derivatives.
+# Methods that evaluate ``value_fn``, too: Optax's line search and second derivatives.
 EVALUATE_MORE = ("optax.lbfgs", "newton", "newton_cg")
 SEARCHES = ("lbfgs", "bfgs", "descent")  # which may reject points
 BFGS, DESCENT, SGD, ADAM = (TRANSFORMATIONS[name] for name in ("bfgs", "descent", "sgd", "adam"))
@@ -305,7 +305,7 @@ class TestStatus:
         np.testing.assert_allclose(np.abs(leaves.params), [0, np.sqrt(2)], atol=1e-3)
         np.testing.assert_allclose(leaves.value, -1, rtol=1e-5)
 
-    def test_of_newton_asks_what_is_left_to_gain(self):
+    def test_newton_also_asks_for_a_small_predicted_decrease(self):
         """Of x⁴/4 from 10⁴ a gradient of 10⁷ is small, against the first, at x = 215 already.
 
         There Newton's step promises g²/2h = x⁴/6, which is to be 10⁻³ (1 + x⁴/4) at most.
@@ -324,7 +324,7 @@ class TestStatus:
             assert abs(x) ** 3 <= 1e-5 * 1e12
             assert (x**4 / 6 <= 1e-3 * (1 + x**4 / 4)) == level
 
-    def test_of_a_method_that_cant_say_it_asks_nothing(self):
+    def test_gradient_alone_ends_a_method_without_a_prediction(self):
         """The gradient of x⁴/4 alone ends it: with the rate 10⁻⁹ the first step is one of 10³."""
         with jax.enable_x64(True):
             result = co.minimize(lambda x: x**4 / 4, 1e4, co.sgd(1e-9), tol=0.5)
@@ -335,7 +335,7 @@ class TestStatus:
         np.testing.assert_allclose(result.params, x, rtol=1e-12)
         assert result.num_steps == steps
 
-    def test_a_python_budget_above_int32(self):
+    def test_python_budget_above_int32(self):
         assert status_of(co.minimize(bowl, X0, SGD, max_evals=2**40)) == Status.CONVERGED
 
 
@@ -384,13 +384,13 @@ class TestTrees:
         assert jax.tree.structure(result.grad) == jax.tree.structure(target)
 
     @pytest.mark.parametrize("name", ["lbfgs", "adam"])
-    def test_a_number(self, name):
+    def test_number(self, name):
         result = co.minimize(lambda x: (x - 1.5) ** 2, 3.0, TRANSFORMATIONS[name])
         assert result.params.shape == ()
         np.testing.assert_allclose(result.params, 1.5, atol=1e-4)
 
     @pytest.mark.parametrize("name", ["lbfgs", "bfgs", "adam"])
-    def test_nothing(self, name):
+    def test_empty_tree(self, name):
         result = co.minimize(lambda x: jnp.float32(3), {}, TRANSFORMATIONS[name])
         assert status_of(result) == Status.CONVERGED
         assert (result.params, result.value, result.num_evals) == ({}, 3, 1)
@@ -605,42 +605,42 @@ class TestState:
 
 
 class TestProgress:
-    def test_is_told_after_each_evaluation_in_order(self):
-        heard = []
+    def test_callback_after_each_evaluation_in_order(self):
+        reports = []
 
         @jax.jit
         def solve(x0):
-            return co.minimize(bowl, x0, DESCENT, callback=heard.append)
+            return co.minimize(bowl, x0, DESCENT, callback=reports.append)
 
         result = solve(X0)
         jax.effects_barrier()
-        assert all(isinstance(p, co.MinimizeProgress) for p in heard)
-        assert [int(p.num_evals) for p in heard] == list(range(1, int(result.num_evals) + 1))
-        accepted = [bool(p.accepted) for p in heard]
+        assert all(isinstance(p, co.MinimizeProgress) for p in reports)
+        assert [int(p.num_evals) for p in reports] == list(range(1, int(result.num_evals) + 1))
+        accepted = [bool(p.accepted) for p in reports]
         assert accepted.count(True) == result.num_steps + 1
         assert False in accepted
-        assert_same_bits(heard[0].params, X0)
-        assert_same_bits(heard[-1].params, result.params)
-        assert heard[-1].value == result.value
-        assert heard[-1].grad_norm == largest(result.grad)
-        for before, after in itertools.pairwise(heard):
+        assert_same_bits(reports[0].params, X0)
+        assert_same_bits(reports[-1].params, result.params)
+        assert reports[-1].value == result.value
+        assert reports[-1].grad_norm == largest(result.grad)
+        for before, after in itertools.pairwise(reports):
             if not after.accepted:
                 assert_same_bits(after.params, before.params)
 
     @pytest.mark.parametrize("name", ["lbfgs", "newton_cg", "adam"])
-    def test_is_told_of_the_trial_also_when_it_is_rejected(self, name):
-        heard = []
+    def test_callback_gets_rejected_trials(self, name):
+        reports = []
 
         @jax.jit
         def solve(x0):
             tx = TRANSFORMATIONS[name]
-            return co.minimize(rosenbrock, x0, tx, max_evals=30, callback=heard.append)
+            return co.minimize(rosenbrock, x0, tx, max_evals=30, callback=reports.append)
 
         jax.block_until_ready(solve(np.array([-1.2, 1.0], np.float32)))
         jax.effects_barrier()
-        assert len(heard) == 30
-        assert all(p.accepted for p in heard) == (name == "adam")
-        for p in heard:
+        assert len(reports) == 30
+        assert all(p.accepted for p in reports) == (name == "adam")
+        for p in reports:
             x, y = np.float64(p.trial_params)
             value = 100 * (y - x**2) ** 2 + (1 - x) ** 2
             np.testing.assert_allclose(p.trial_value, value, rtol=1e-3, atol=1e-6)
@@ -661,7 +661,7 @@ class TestProgress:
 
 class TestTolerance:
     def test_newton_cg_computes_no_product_at_the_end(self):
-        """It hears the tolerance; a loop that doesn't tell it computes some at the last point."""
+        """`minimize` passes it the tolerance; a plain loop computes products at the end, too."""
         tx = TRANSFORMATIONS["newton_cg"]
 
         @jax.jit
@@ -804,7 +804,7 @@ class TestDerivatives:
             slopes = jax.vmap(jax.jit(jax.grad(lambda a: getattr(solve(a), out))))  # noqa: B023
             np.testing.assert_allclose(slopes(jnp.array([1.0, 2.0])), expected, rtol=1e-8)
 
-    def test_everything_else_has_none(self):
+    def test_everything_else_has_the_derivative_zero(self):
         def solve(x0, a):
             def fun(x, a):
                 return (x - a) ** 2, x * a

@@ -64,7 +64,7 @@ class TestRows:
         for name, expected in alone.items():
             np.testing.assert_allclose(result.outputs[name][row], expected, rtol=1e-5)
 
-    def test_one_that_diverges_says_when_and_leaves_the_others_alone(self, result):
+    def test_diverging_row_leaves_the_others_alone(self, result):
         np.testing.assert_array_equal(result.outputs["died"] >= 0, [0, 0, 0, 0, 1, 1])
         died = result.outputs["died"][4]
         assert np.isfinite(result.outputs["curve"][4, :died]).all()
@@ -72,7 +72,7 @@ class TestRows:
         others = co.sweep(run, GRID | {"learning_rate": [0.01, 0.1]}, batch_size=2)
         assert_same_bits(others.outputs["loss"], result.outputs["loss"][:4])
 
-    def test_again_they_are_the_same_bits(self, result):
+    def test_second_run_has_the_same_bits(self, result):
         assert_same_bits(co.sweep(run, GRID, batch_size=2), result)
 
     @pytest.mark.parametrize("batch_size", [None, 1, 5])
@@ -152,22 +152,22 @@ class TestRows:
             result = co.sweep(lambda h: h["x"] / 3, {"x": [1.0, 2.0]})
         assert result.outputs.tolist() == [1 / 3, 2 / 3]
 
-    def test_the_callback_hears_of_every_batch(self):
-        heard = []
-        result = co.sweep(lambda h: h["x"], {"x": range(7)}, batch_size=1, callback=heard.append)
-        assert [progress.num_finished for progress in heard] == [0, 2, 4, 6, 7]
-        assert heard[2].result.hparams["x"].tolist() == [0, 1, 2, 3]
-        assert heard[2].result.outputs.tolist() == [0, 1, 2, 3]
-        assert_same_bits(heard[-1].result, result)
+    def test_callback_after_each_batch(self):
+        reports = []
+        result = co.sweep(lambda h: h["x"], {"x": range(7)}, batch_size=1, callback=reports.append)
+        assert [report.num_finished for report in reports] == [0, 2, 4, 6, 7]
+        assert reports[2].result.hparams["x"].tolist() == [0, 1, 2, 3]
+        assert reports[2].result.outputs.tolist() == [0, 1, 2, 3]
+        assert_same_bits(reports[-1].result, result)
 
-    def test_left_to_the_clock_each_size_tried_does_its_share(self):
-        heard = []
+    def test_timed_batch_sizes_each_do_their_share(self):
+        reports = []
 
         def run(hparams):  # a fixed cost for each call, so that larger batches are faster a row
             return jax.lax.fori_loop(0, 20_000, lambda _, y: jnp.sin(y), hparams["x"])
 
-        co.sweep(run, {"x": np.zeros(6000)}, callback=lambda p: heard.append(p.num_finished))
-        sizes = np.diff(heard)
+        co.sweep(run, {"x": np.zeros(6000)}, callback=lambda p: reports.append(p.num_finished))
+        sizes = np.diff(reports)
         assert sizes.sum() == 6000
         assert sizes[0] == 2
         assert 8 in sizes
@@ -258,10 +258,12 @@ class TestSaved:
         co.sweep(run, grid, batch_size=1, path=tmp_path)
         for first in (0, 6):
             (tmp_path / f"rows-{first:06d}.npz").unlink()
-        heard = []
+        reports = []
         mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("here",))
-        result = co.sweep(run, grid, batch_size=3, mesh=mesh, path=tmp_path, callback=heard.append)
-        assert [progress.num_finished for progress in heard] == [6, 9, 10]
+        result = co.sweep(
+            run, grid, batch_size=3, mesh=mesh, path=tmp_path, callback=reports.append
+        )
+        assert [report.num_finished for report in reports] == [6, 9, 10]
         assert result.outputs.tolist() == expected
         assert co.sweep(run, grid, path=str(tmp_path)).outputs.tolist() == expected
 
