@@ -154,9 +154,9 @@ class TestEveryRun:
 
         x = jnp.array(STARTS[rosenbrock], jnp.float32)
         value, grads = value_and_grad(rosenbrock)(x)
-        extra = {"value": value, "grad": grads, "value_fn": never, "unknown": 1}
-        updates, state = tx.update(grads, tx.init(x), x, **extra)
-        expected = update_of(tx)(grads, tx.init(x), x, value)
+        start = tx.init(x)
+        updates, state = update_of(tx, never)(grads, start, x, value, grad=grads, unknown=1)
+        expected = update_of(tx)(grads, start, x, value)
         np.testing.assert_allclose(updates, expected[0], rtol=1e-6)
         assert state.trial.num_evals == 1
 

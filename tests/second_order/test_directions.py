@@ -230,6 +230,7 @@ class TestBfgs:
             assert_close(found[k], inverses[k] @ grads[k], rtol=1e-8)
             if k in (0, restart_at):
                 np.testing.assert_array_equal(inverses[k], np.eye(len(points[0])))
+                assert num_pairs[k] == 0
                 continue
             before, s, y = inverses[k - 1], points[k] - points[k - 1], grads[k] - grads[k - 1]
             if not is_curved(s, y):

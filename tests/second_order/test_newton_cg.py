@@ -439,6 +439,14 @@ class TestCost:
         assert step._cache_size() == 2
 
 
+@jax.jit
+def first_update(value, slope, curvature):
+    x = jnp.ones(2)
+    return CG.update(
+        slope * x, CG.init(x), x, value=value, value_fn=lambda x: curvature * jnp.sum(x**2)
+    )
+
+
 class TestNotFinite:
     def test_nonfinite_products_reject_the_trial(self):
         """Of √(1 + x²), whose Newton step from x leads to -x³, with a Hessian that is bad there."""
@@ -458,13 +466,11 @@ class TestNotFinite:
         np.testing.assert_allclose(steps[-1].params, 0, atol=1e-9)
 
     @pytest.mark.parametrize(
-        ("value", "slope", "curvature"), [(np.nan, 1, 1), (1, np.inf, 1), (1, 1, np.nan)]
+        ("value", "slope", "curvature"),
+        [(np.nan, 1.0, 1.0), (1.0, np.inf, 1.0), (1.0, 1.0, np.nan)],
     )
     def test_nonfinite_start_fails(self, value, slope, curvature):
-        x = jnp.ones(2)
-        updates, state = CG.update(
-            slope * x, CG.init(x), x, value=value, value_fn=lambda x: curvature * jnp.sum(x**2)
-        )
+        updates, state = first_update(value, slope, curvature)
         assert Status(int(co.status(state))) == Status.FAILED
         np.testing.assert_array_equal(updates, 0)
 
