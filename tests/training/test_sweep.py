@@ -179,7 +179,6 @@ CRASHING = """
 import json, os, signal, sys, traceback
 import numpy as np, jax, jax.numpy as jnp
 import cs231n_optax as co
-import cs231n_optax._files
 folder, log, *moments = sys.argv[1:]
 save, replace = np.savez, os.replace
 
