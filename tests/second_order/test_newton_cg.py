@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 import cs231n_optax as co
 from cs231n_optax import Status
-from cs231n_optax._trial import find_trial
 from cs231n_optax.second_order.newton_cg import _products, truncated_cg
 
 CG = co.newton_cg()
@@ -284,7 +283,7 @@ def run(fun, x0, tx=CG, *, value_fn=..., tol=1e-10, max_evals=300):
     for _ in range(max_evals):
         at = params
         params, state, value, grads = step(params, state)
-        trial = jax.device_get(find_trial(state))
+        trial = jax.device_get(state.trial)
         status, num_hvps = Status(int(trial.status)), int(optax.tree.get(state, "num_hvps"))
         accepted = bool(trial.accepted)
         steps.append(Step(at, float(value), grads, accepted, status, num_hvps, state))
@@ -412,7 +411,7 @@ class TestCost:
             before = count
             params, state, *_ = step(params, state)
             jax.effects_barrier()
-            seen.add((bool(find_trial(state).accepted), count > before))
+            seen.add((bool(state.trial.accepted), count > before))
         assert seen == {(True, True), (False, False)}
 
     def test_memory_is_linear(self):
@@ -614,7 +613,6 @@ class TestGaussNewton:
 DIGITS = """
 import json, jax, jax.numpy as jnp, numpy as np, optax, cs231n_optax as co
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from cs231n_optax._trial import find_trial
 from cs231n_optax.problems import datasets, networks
 
 data = datasets.digits()
@@ -635,7 +633,7 @@ def run(params, batch):
     state, record = tx.init(params), []
     for _ in range(14):
         params, state, value = step(params, state, batch)
-        trial = find_trial(state)
+        trial = state.trial
         record.append((float(value), bool(trial.accepted), float(trial.anchor_value)))
     places = {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(state)}
     return record, sorted(places), int(optax.tree.get(state, "num_hvps"))
