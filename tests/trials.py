@@ -1,4 +1,4 @@
-"""The ordinary loop of a method with trials, in Python: an evaluation and an update at a time."""
+"""What several tests share: a training loop of one evaluation and one update, and comparisons."""
 
 import functools
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from cs231n_optax._trial import Status, Trial, find_trial
 
 
 class Step(NamedTuple):
-    """What one update was given, and what it answered; NumPy arrays but for the state."""
+    """The input and the output of one update: NumPy arrays, but for the state."""
 
     params: np.ndarray
     value: np.ndarray
@@ -45,31 +45,51 @@ def update_of(tx, fun=None):
     )
 
 
-def run(tx, fun, x0, *, dtype=None, evaluate=None, hessian=None, objective=None, max_evals=300):
+apply_updates = jax.jit(optax.apply_updates)
+
+
+def run(
+    tx, fun, x0, *, dtype=None, evaluate=None, update=None, hessian=None, max_evals=300, **given
+):
     """Updates until a final status.
 
     ``evaluate(x, k)``, in place of a function, gives a value and a gradient; ``hessian(x)``, in
-    place of the objective, a Hessian.
+    place of the objective, a Hessian. Whatever else is given goes to each update.
     """
     params = jnp.asarray(np.asarray(x0, dtype))
     real, state, steps = np.finfo(params.dtype).dtype, tx.init(params), []
-    update = update_of(tx, None if hessian else objective or fun)
+    update = update or update_of(tx, None if hessian else fun)
     for k in range(max_evals):
         value, grads = evaluate(params, k) if evaluate else value_and_grad(fun)(params)
         value, grads = jnp.asarray(value, real), jnp.asarray(grads, params.dtype)
-        given = {"hessian": hessian(np.asarray(params))} if hessian else {}
+        if hessian:
+            given["hessian"] = hessian(np.asarray(params))
         updates, state = update(grads, state, params, value, **given)
-        seen = jax.device_get((params, value, grads, updates, find_trial(state)))
-        steps.append(Step(*seen, state))
-        params = optax.apply_updates(params, updates)
+        evaluated = jax.device_get((params, value, grads, updates, find_trial(state)))
+        steps.append(Step(*evaluated, state))
+        params = apply_updates(params, updates)
         if steps[-1].status != Status.RUNNING:
             break
     return steps
 
 
 def assert_same_bits(one, other):
+    """The same tree, of the same numbers."""
+    assert jax.tree.structure(one) == jax.tree.structure(other)
     for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(x, y)
+
+
+def assert_close(one, other, **tolerance):
+    """The same tree, of numbers that agree to a tolerance."""
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(x, y, **tolerance)
+
+
+def member(tree, i):
+    """One lane of a batch, or a slice of them."""
+    return jax.tree.map(lambda x: x[i], tree)
 
 
 def assert_same_state(one, other):

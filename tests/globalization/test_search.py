@@ -1,7 +1,7 @@
 """`wolfe` and `backtracking` on functions of one number, by the definitions in Nocedal and Wright.
 
-φ and φ′ are NumPy functions; the automaton hears them rounded to its dtype, and the test judges
-what it accepts by the inequalities of chapter 3, with the numbers that it heard.
+φ and φ′ are NumPy functions, rounded to the dtype of the search. The accepted step is checked by
+the inequalities of chapter 3, with the rounded numbers.
 """
 
 import functools
@@ -26,13 +26,10 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"
 many = settings(max_examples=50, deadline=None)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _float64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
-# How a search is driven: it is compiled once per kind and dtype, with c₁ and c₂ traced.
+# A search is compiled once per kind and dtype, with c₁ and c₂ traced.
 
 
 class Kind(NamedTuple):
@@ -60,11 +57,11 @@ def advance(kind, c1, c2, state, value, slope):
 
 
 def flushed(x):
-    """Subnormal numbers are zero to XLA on a CPU."""
+    """Zero for a subnormal number, as XLA on a CPU has it."""
     return x if abs(x) >= np.finfo(x.dtype).tiny or np.isnan(x) else 0 * x
 
 
-class Heard(NamedTuple):
+class Point(NamedTuple):
     step: float
     value: float
     slope: float
@@ -77,31 +74,31 @@ class Run(NamedTuple):
 
 
 def drive(kind, phi, first_step, dtype, c1=1e-4, c2=0.7, noise=0.0):
-    """Run a search to its end; φ gives (value, slope) in float64, which it hears rounded."""
+    """Run a search to its end; φ gives (value, slope) in float64, which are rounded."""
 
-    def hear(t):
+    def evaluate(t):
         with np.errstate(all="ignore"):
             return [flushed(dtype(x)) for x in phi(np.float64(t))]
 
-    value, slope = hear(0.0)
+    value, slope = evaluate(0.0)
     state = start(kind, c1, c2, value, slope, dtype(first_step), dtype(noise))
-    dtypes = [x.dtype for x in state]
+    dtypes = jax.tree.map(lambda x: x.dtype, state)
     trials, answers = [], []
     while True:
         t = np.asarray(state.step)[()]
         assert np.isfinite(t), trials
         assert t > 0, trials
-        value, slope = hear(t)
-        trials.append(Heard(t, value, slope))
+        value, slope = evaluate(t)
+        trials.append(Point(t, value, slope))
         state = advance(kind, c1, c2, state, value, slope)
-        assert [x.dtype for x in state] == dtypes
+        assert jax.tree.map(lambda x: x.dtype, state) == dtypes
         assert state.num_evals == len(trials)
         answers.append(Answer(int(state.answer)))
         if state.answer != Answer.TRY:
             break
         assert state.condition == Condition.NONE
         assert len(trials) < MAX_EVALS[kind.name]
-    return Run([Heard(0.0, *(np.float64(x) for x in hear(0.0))), *trials], state, answers)
+    return Run([Point(0.0, *(np.float64(x) for x in evaluate(0.0))), *trials], state, answers)
 
 
 def decreases(origin, trial, c1):
@@ -118,11 +115,12 @@ def curved(origin, trial, c2, strong):
     return slope >= steepest and (not strong or slope <= -steepest)
 
 
-def judge(kind, run, c1, c2, noise=0.0):
-    """What is accepted meets the condition that is reported; a failure meets none."""
+def check_run(kind, run, c1, c2, noise=0.0):
+    """The accepted step meets the reported condition; a failure reports none."""
     origin, last = run.trials[0], run.trials[-1]
     eps = np.finfo(last.value.dtype).eps
-    level = np.float64(last.value) <= origin.value + max(2 * eps * abs(origin.value), noise)
+    allowance = max(2 * eps * abs(origin.value), noise)
+    level = last.value <= last.value.dtype.type(origin.value + allowance)
     condition = Condition(int(run.state.condition))
     if run.answers[-1] == Answer.FAIL:
         assert condition == Condition.NONE
@@ -151,7 +149,7 @@ def judge(kind, run, c1, c2, noise=0.0):
             assert last.slope <= (2 * DELTA - 1) * origin.slope * (1 - 2 * eps)
 
 
-# Families of φ, each of numbers that hypothesis draws; φ′(0) < 0 in all of them.
+# Families of φ with parameters drawn by hypothesis; φ′(0) < 0 in all of them.
 
 coefficients = st.floats(0.01, 10.0)
 signed = st.floats(-10.0, 10.0)
@@ -197,7 +195,7 @@ smooth = st.one_of(quartics, exponentials, plateaus, waves)
 
 
 def walled(phi, wall, value, slope):
-    """φ as far as the wall, and numbers beyond of which one is not finite."""
+    """φ up to the wall; beyond it a value and a slope, not both finite."""
     return lambda t: phi(t) if t < wall else (value, slope)
 
 
@@ -213,7 +211,7 @@ walls = st.builds(
 
 
 def lifted(phi, height):
-    """φ whose digits drown in a constant."""
+    """φ plus a constant, to which most of its digits are lost."""
     return lambda t: (phi(t)[0] + height, phi(t)[1])
 
 
@@ -229,16 +227,14 @@ at_rounding = st.builds(
 class TestAnyFunction:
     @many
     @given(phi=st.one_of(smooth, walls, at_rounding), t=first_steps, c1=c1s, c2=c2s)
-    def test_ends_in_its_budget_and_accepts_what_meets_its_condition(
-        self, kind, dtype, phi, t, c1, c2
-    ):
+    def test_accepted_step_meets_its_condition(self, kind, dtype, phi, t, c1, c2):
         run = drive(kind, phi, t, dtype, c1, c2)
-        judge(kind, run, c1, c2)
+        check_run(kind, run, c1, c2)
 
     @many
     @given(
         slope=st.floats(1e-6, 1e6),
-        heard=st.lists(
+        numbers=st.lists(
             st.tuples(
                 st.one_of(st.floats(width=32), st.floats(-2.0, 2.0)),
                 st.one_of(st.floats(width=32), st.floats(-2.0, 2.0)),
@@ -249,11 +245,11 @@ class TestAnyFunction:
         t=first_steps,
         noise=st.sampled_from([0.0, 1.0]),
     )
-    def test_numbers_of_no_function_at_all(self, kind, dtype, slope, heard, t, noise):
-        """Whatever is heard: the end comes in time, and nothing worse than said is accepted."""
-        answers = iter(heard * 30)
+    def test_values_and_slopes_of_no_function(self, kind, dtype, slope, numbers, t, noise):
+        """The search still ends in its budget, and what it accepts meets its condition."""
+        answers = iter(numbers * 30)
         phi = lambda t: (0.5, -slope) if t == 0 else next(answers)  # noqa: E731
-        judge(kind, drive(kind, phi, t, dtype, noise=noise), 1e-4, 0.7, noise)
+        check_run(kind, drive(kind, phi, t, dtype, noise=noise), 1e-4, 0.7, noise)
 
 
 @every_dtype
@@ -269,7 +265,7 @@ class TestWolfe:
 
     @many
     @given(phi=walls, t=first_steps)
-    def test_shrinks_from_where_there_is_no_number(self, kind, dtype, phi, t):
+    def test_shrinks_from_nonfinite_values(self, kind, dtype, phi, t):
         run = drive(kind, phi, t, dtype)
         steps = np.array([x.step for x in run.trials])
         finite = np.array([np.isfinite(x.value) and np.isfinite(x.slope) for x in run.trials])
@@ -279,7 +275,7 @@ class TestWolfe:
     @many
     @given(phi=plateaus, t=st.floats(-6.0, -2.0).map(lambda x: 10.0**x), c2=st.floats(0.1, 0.5))
     def test_grows_while_too_short(self, kind, dtype, phi, t, c2):
-        """On a curve that only flattens, every step is too short until the last one."""
+        """On a plateau every step is too short until the last one."""
         run = drive(kind, phi, t, dtype, c2=c2)
         steps = np.array([x.step for x in run.trials[1:]])
         growth = steps[1:] / steps[:-1]
@@ -293,7 +289,7 @@ class TestWolfe:
         minimum=coefficients,
         ratio=st.one_of(st.floats(0.2, 0.6), st.floats(1.7, 1.99), st.floats(2.01, 9.0)),
     )
-    def test_the_cubic_of_a_parabola_is_the_parabola(self, kind, dtype, curvature, minimum, ratio):
+    def test_parabola_takes_one_interpolation(self, kind, dtype, curvature, minimum, ratio):
         """φ(t) = a (t - t*)² / 2: after one step too short or too long, t* to rounding."""
         phi = lambda t: (curvature * ((t - minimum) ** 2) / 2, curvature * (t - minimum))  # noqa: E731
         run = drive(kind, phi, ratio * minimum, dtype, c2=0.1)
@@ -301,7 +297,7 @@ class TestWolfe:
         if len(run.trials) == 3:
             np.testing.assert_allclose(run.state.step, minimum, rtol=1000 * np.finfo(dtype).eps)
 
-    def test_the_strong_condition_is_the_stronger(self, kind, dtype):
+    def test_strong_condition_rejects_steep_ascent(self, kind, dtype):
         """A minimum at 1 and a step of 1.9, lower than the start, but steep uphill."""
         phi = lambda t: ((t - 1) ** 2, 2 * (t - 1))  # noqa: E731
         run = drive(kind, phi, 1.9, dtype, c2=0.5)
@@ -320,7 +316,7 @@ def rejected_on_a_parabola(ratio, strong):
 
 @every_dtype
 class TestRounding:
-    def test_values_without_digits_are_judged_by_their_slopes(self, dtype):
+    def test_slopes_decide_where_values_are_rounded_away(self, dtype):
         """Near the minimum of 1 + h (t - 1)² all values are 1; its slopes still have digits."""
         height = 0.01 * np.finfo(dtype).eps
         phi = lambda t: (1 + height * (t - 1) ** 2, 2 * height * (t - 1))  # noqa: E731
@@ -330,7 +326,7 @@ class TestRounding:
                 assert run.answers[-1] == Answer.ACCEPT
                 assert 0.3 <= run.state.step <= 1.7
 
-    def test_noise_that_the_caller_knows_of(self, dtype):
+    def test_known_noise_is_allowed_for(self, dtype):
         """A rise by 1e-3 is accepted as level only if the noise is larger."""
         phi = lambda t: (1.001 if t else 1.0, 0.5 * (t - 1))  # noqa: E731
         run = drive(WEAK, phi, 1.0, dtype, noise=2e-3)
@@ -339,12 +335,12 @@ class TestRounding:
         run = drive(WEAK, phi, 1.0, dtype, noise=5e-4)
         assert run.answers[0] == Answer.TRY
 
-    def test_a_function_that_does_not_move_fails_at_once(self, dtype):
+    def test_constant_function_fails_at_once(self, dtype):
         """The step is below rounding: the trial is the start, whatever the slope says."""
         run = drive(WEAK, lambda t: (1.0, -1.0), 1.0, dtype)
         assert run.answers == [Answer.FAIL]
 
-    def test_a_jump_is_bracketed_to_rounding_and_then_fails(self, dtype):
+    def test_jump_is_bracketed_to_rounding_and_then_fails(self, dtype):
         """Down with slope -1 as far as 1, and a cliff upwards: no step meets the conditions."""
         phi = lambda t: (-t, -1.0) if t < 1 else (5.0, -1.0)  # noqa: E731
         step = jax.jit(co.wolfe(max_evals=200).step)
@@ -353,7 +349,7 @@ class TestRounding:
             state = step(state, *(dtype(x) for x in phi(float(state.step))))
         assert state.answer == Answer.FAIL
         assert state.num_evals < 100
-        np.testing.assert_allclose(state.low_step, 1.0, rtol=10 * np.finfo(dtype).eps)
+        np.testing.assert_allclose(state.step, 1.0, rtol=10 * np.finfo(dtype).eps)
 
 
 @every_dtype
@@ -365,9 +361,7 @@ class TestBacktracking:
         c1=c1s,
         decrease=st.floats(0.05, 0.95),
     )
-    def test_tries_a_geometric_sequence_and_takes_the_first_that_will_do(
-        self, dtype, phi, t, c1, decrease
-    ):
+    def test_first_sufficient_step_of_a_geometric_sequence(self, dtype, phi, t, c1, decrease):
         run = drive(ARMIJO, phi, t, dtype, c1, decrease)
         steps = np.array([x.step for x in run.trials[1:]], np.float64)
         k = np.arange(len(steps))
@@ -419,14 +413,15 @@ def test_one_dtype_throughout(promotion):
                 state = jax.eval_shape(search.init, one, one, one)
                 after = jax.eval_shape(search.step, state, one, one)
             integers = {"answer", "condition", "num_evals", "poor_shrinks"}
-            for name, x in state._asdict().items():
-                assert x.dtype == (np.int32 if name in integers else dtype)
-                assert x.shape == ()
+            for name, field in state._asdict().items():
+                for x in jax.tree.leaves(field):
+                    assert x.dtype == (np.int32 if name in integers else dtype)
+                    assert x.shape == ()
             assert jax.tree.map(lambda x: x.dtype, after) == jax.tree.map(lambda x: x.dtype, state)
 
 
 @pytest.mark.parametrize("make", [co.wolfe, co.backtracking])
-def test_a_search_is_two_functions_and_no_schedule(make):
+def test_search_is_no_schedule_to_optax(make):
     search = make()
     assert isinstance(search, Search)
     assert isinstance(search, tuple)
@@ -437,35 +432,14 @@ def test_a_search_is_two_functions_and_no_schedule(make):
 
 
 @pytest.mark.parametrize(
-    ("make", "name", "value", "error"),
+    ("make", "arguments", "error"),
     [
-        (co.wolfe, "c1", -0.1, ValueError),
-        (co.wolfe, "c1", 1.0, ValueError),
-        (co.wolfe, "c1", "small", TypeError),
-        (co.wolfe, "c2", 1.5, ValueError),
-        (co.wolfe, "c2", float("nan"), ValueError),
-        (co.wolfe, "c2", None, TypeError),
-        (co.wolfe, "strong", 1, TypeError),
-        (co.wolfe, "max_evals", 0, ValueError),
-        (co.wolfe, "max_evals", 2.0, TypeError),
-        (co.wolfe, "max_evals", True, TypeError),
-        (co.backtracking, "c1", 1.0, ValueError),
-        (co.backtracking, "c1", True, TypeError),
-        (co.backtracking, "decrease", 1.0, ValueError),
-        (co.backtracking, "decrease", -0.5, ValueError),
-        (co.backtracking, "decrease", 0.0, ValueError),
-        (co.backtracking, "decrease", 0, ValueError),
-        (co.backtracking, "decrease", [0.5], TypeError),
-        (co.backtracking, "max_evals", -3, ValueError),
+        (co.wolfe, {"c1": jnp.zeros(2)}, ValueError),
+        (co.wolfe, {"strong": 1}, TypeError),
+        (co.backtracking, {"c1": 1.0}, ValueError),
+        (co.backtracking, {"decrease": 1.0}, ValueError),
     ],
 )
-def test_argument_errors(make, name, value, error):
-    with pytest.raises(error, match=name) as info:
-        make(**{name: value})
-    assert str(value) in str(info.value)
-
-
-@pytest.mark.parametrize("make", [co.wolfe, co.backtracking])
-def test_arrays_that_are_no_scalars(make):
-    with pytest.raises(ValueError, match=r"c1 must be a scalar, got an array of shape \(2,\)"):
-        make(c1=jnp.zeros(2))
+def test_bad_argument_is_named(make, arguments, error):
+    with pytest.raises(error, match=next(iter(arguments))):
+        make(**arguments)
