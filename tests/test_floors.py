@@ -28,9 +28,9 @@ FLOORS = {
     "diagnostics": 3,
     "problems": 3,
     "testing": 3,
-    "gallery": 4,
-    "cli": 4,
-    "__main__": 4,
+    "experiments": 4,
+    "cli": 5,
+    "__main__": 5,
 }
 
 
@@ -82,9 +82,9 @@ def test_the_core_imports_without_its_extras():
     """Nothing but jax, optax and numpy, and nothing of the floor above."""
     code = (
         "import sys, cs231n_optax\n"
-        "extras = {'matplotlib', 'rich', 'sklearn', 'mlxtend', 'chex', 'pytest'}\n"
+        "extras = {'matplotlib', 'rich', 'typer', 'sklearn', 'mlxtend', 'chex', 'pytest'}\n"
         "print(sorted(extras & set(sys.modules)),"
-        " sorted(m for m in sys.modules if m.startswith('cs231n_optax.gallery')))"
+        " sorted(m for m in sys.modules if m.startswith('cs231n_optax.experiments')))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "[] []", result.stderr
