@@ -104,39 +104,33 @@ def use_every_core() -> None:
             jax.config.update("jax_num_cpu_devices", os.cpu_count())
 
 
-Data = Annotated[
-    str,
-    typer.Option(
-        metavar="DATA",
-        help="The images: digits (1,797 of 8×8 pixels), mnist5k (5,000 of 28×28, for which the "
-        "mnist extra is needed), or the path of your own: a .npz file with x_train, y_train, "
-        "x_test and y_test, or a folder of CIFAR-10's binary batches.",
-    ),
-]
-Model = Annotated[
-    str,
-    typer.Option(
-        parser=one_of(MODELS),
-        metavar="MODEL",
-        help="softmax (softmax regression), mlp (a perceptron with one hidden layer of 64), or cnn "
-        "(a small convolutional network, for images only).",
-    ),
-]
-Steps = Annotated[int, typer.Option(parser=count, metavar="N", help="Number of updates.")]
-BatchSize = Annotated[int, typer.Option(parser=count, metavar="N", help="Images per update.")]
-Seeds = Annotated[int, typer.Option(parser=count, metavar="N", help="Number of starting points.")]
-Decay = Annotated[
-    str,
-    typer.Option(
-        parser=one_of(DECAYS),
-        metavar="DECAY",
-        help="Decay of the learning rate α: "
-        + "; ".join(f"{name} ({decay.about})" for name, decay in DECAYS.items())
-        + ".",
-    ),
-]
-Out = Annotated[
-    Path,
-    typer.Option(metavar="DIR", help="Folder of the results; older results there are replaced."),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", metavar="", help="Print nothing but errors.")]
+def option(parser: Callable[[Any], Any] | None, metavar: str, help: str) -> Any:
+    """Return an option with a converter; None leaves the conversion to Typer."""
+    return typer.Option(parser=parser, metavar=metavar, help=help)
+
+
+def switch(name: str, help: str) -> Any:
+    """Return an option without a value."""
+    return typer.Option(name, metavar="", help=help)
+
+
+_DECAYS = "; ".join(f"{name} ({decay.about})" for name, decay in DECAYS.items())
+_DATA = (
+    "The images: digits (1,797 of 8×8 pixels), mnist5k (5,000 of 28×28, for which the mnist extra "
+    "is needed), or the path of your own: a .npz file with x_train, y_train, x_test and y_test, or "
+    "a folder of CIFAR-10's binary batches."
+)
+_MODEL = (
+    "softmax (softmax regression), mlp (a perceptron with one hidden layer of 64), or cnn (a small "
+    "convolutional network, for images only)."
+)
+_OUT = "Folder of the results; older results there are replaced."
+
+Data = Annotated[str, option(None, "DATA", _DATA)]
+Model = Annotated[str, option(one_of(MODELS), "MODEL", _MODEL)]
+Steps = Annotated[int, option(count, "N", "Number of updates.")]
+BatchSize = Annotated[int, option(count, "N", "Images per update.")]
+Seeds = Annotated[int, option(count, "N", "Number of starting points.")]
+Decay = Annotated[str, option(one_of(DECAYS), "DECAY", f"Decay of the learning rate α: {_DECAYS}.")]
+Out = Annotated[Path, option(None, "DIR", _OUT)]
+Quiet = Annotated[bool, switch("--quiet", "Print nothing but errors.")]

@@ -51,13 +51,7 @@ class Budget:
 class TaskSetting:
     """The part of a configuration that describes the task, for the record.
 
-    Attributes:
-      data: the name of the data set.
-      source: where it came from: the same name, or a path.
-      train_examples: number of training examples.
-      test_examples: number of test examples.
-      model: the name of the network.
-      parameters: number of the network's parameters.
+    ``data`` is the name of the data set and ``source`` the same name, or the path it came from.
     """
 
     data: str
@@ -66,6 +60,14 @@ class TaskSetting:
     test_examples: int
     model: str
     parameters: int
+
+    def describe_task(self) -> tuple[str, str]:
+        """Return two lines for the terminal."""
+        return (
+            f"Data: {self.data}, {self.train_examples} examples to train on and "
+            f"{self.test_examples} to test.",
+            f"Model: {self.model}, {self.parameters} parameters.",
+        )
 
 
 def num_parameters(network: Network) -> int:

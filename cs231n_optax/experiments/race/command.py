@@ -9,21 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from cs231n_optax.experiments import files, options
-from cs231n_optax.experiments.catalog import (
-    ACCURACY_GOALS,
-    DECAYS,
-    HIGHEST_RATE,
-    LOWEST_RATE,
-    METHODS,
-    USUAL_ACCURACY_GOAL,
-    default_rates,
-    load_task,
-    make_method,
-)
+from cs231n_optax.experiments import catalog, files, options
+from cs231n_optax.experiments.catalog import DECAYS, HIGHEST_RATE, LOWEST_RATE, METHODS
 from cs231n_optax.experiments.console import consoles, print_written
 from cs231n_optax.experiments.errors import INTERRUPTED, InputError, complain
 from cs231n_optax.experiments.interrupts import Interrupts
+from cs231n_optax.experiments.options import count, option
 from cs231n_optax.experiments.race import experiment, report
 from cs231n_optax.experiments.race.experiment import Entrant, Setting, Summary, Tuning
 from cs231n_optax.experiments.sweep import experiment as sweep_experiment
@@ -63,52 +54,37 @@ def _method_rate(text: str) -> tuple[str, float]:
     return method, options.learning_rate(number)
 
 
+_METHODS = f"The methods, of {', '.join(METHODS)}; all by default."
+_LEARNING_RATE = (
+    "The learning rate of one method; repeat the option for another. The defaults for digits and "
+    "mnist5k are the best of a grid: the lowest train loss over the last quarter of 1000 steps of "
+    "32 images, from other seeds. Other data get a third of those for mnist5k, a cautious start."
+)
+_TUNE = (
+    f"First run every method with N rates from {LOWEST_RATE:g} to {HIGHEST_RATE:g}, evenly spaced "
+    "on a log scale, for as many steps as the race and from a seed that does not race. The rate "
+    "with the lowest final train loss races. All methods get the same number of runs, so that none "
+    "wins by longer tuning."
+)
+_ACCURACY = (
+    "Count the steps to this test accuracy, a fraction; by default 0.95 for digits, and 0.9 for "
+    "other data."
+)
+
+
 def race(
     data: options.Data = "digits",
     model: options.Model = "mlp",
-    methods: Annotated[
-        Any,
-        typer.Option(
-            parser=_methods,
-            metavar="A,B,...",
-            help=f"The methods, of {', '.join(METHODS)}; all by default.",
-        ),
-    ] = None,
+    methods: Annotated[Any, option(_methods, "A,B,...", _METHODS)] = None,
     steps: options.Steps = 1000,
     batch_size: options.BatchSize = 32,
     seeds: options.Seeds = 5,
     decay: options.Decay = "constant",
     learning_rate: Annotated[
-        list[Any] | None,
-        typer.Option(
-            parser=_method_rate,
-            metavar="METHOD=α",
-            help="The learning rate of one method; repeat the option for another. The defaults for "
-            "digits and mnist5k are the best of a grid: the lowest train loss over the last "
-            "quarter of 1000 steps of 32 images, from other seeds. Other data get a third of those "
-            "for mnist5k, a cautious start.",
-        ),
+        list[Any] | None, option(_method_rate, "METHOD=α", _LEARNING_RATE)
     ] = None,
-    tune: Annotated[
-        int | None,
-        typer.Option(
-            parser=partial(options.count, at_least=2),
-            metavar="N",
-            help=f"First run every method with N rates from {LOWEST_RATE:g} to {HIGHEST_RATE:g}, "
-            "evenly spaced on a log scale, for as many steps as the race and from a seed that "
-            "does not race. The rate with the lowest final train loss races. All methods get the "
-            "same number of runs, so that none wins by longer tuning.",
-        ),
-    ] = None,
-    accuracy: Annotated[
-        float | None,
-        typer.Option(
-            parser=options.fraction,
-            metavar="X",
-            help="Count the steps to this test accuracy, a fraction; by default 0.95 for digits, "
-            "and 0.9 for other data.",
-        ),
-    ] = None,
+    tune: Annotated[int | None, option(partial(count, at_least=2), "N", _TUNE)] = None,
+    accuracy: Annotated[float | None, option(options.fraction, "X", _ACCURACY)] = None,
     out: options.Out = Path("race"),
     quiet: options.Quiet = False,
 ) -> int:
@@ -127,16 +103,16 @@ def race(
         raise InputError("--tune finds every learning rate: leave out --learning-rate, or --tune")
     if tune is not None:
         options.use_every_core()
-    task, task_setting = load_task(data, model, batch_size)
+    task, task_setting = catalog.load_task(data, model, batch_size)
     setting = Setting(
         **asdict(task_setting),
         budget=Budget(steps, batch_size, seeds),
         learning_rates=_learning_rates(
-            methods or tuple(METHODS), learning_rate or (), default_rates(data, model)
+            methods or tuple(METHODS), learning_rate or (), catalog.default_rates(data, model)
         ),
         decay=decay,
         decay_parameters=DECAYS[decay].parameters(steps),
-        accuracy_goal=accuracy or ACCURACY_GOALS.get(data, USUAL_ACCURACY_GOAL),
+        accuracy_goal=accuracy or catalog.ACCURACY_GOALS.get(data, catalog.USUAL_ACCURACY_GOAL),
         tuning=None if tune is None else Tuning(tune, LOWEST_RATE, HIGHEST_RATE, seed=seeds),
     )
     return _run(setting, task, out, quiet=quiet)
@@ -192,7 +168,7 @@ def _run(setting: Setting, task: Task, folder: Path, *, quiet: bool) -> int:
 
 def _entrant(method: str, setting: Setting) -> Entrant:
     rate = setting.learning_rates[method]
-    tx = make_method(method, setting.decay, rate, setting.decay_parameters)
+    tx = catalog.make_method(method, setting.decay, rate, setting.decay_parameters)
     return Entrant(method, list(METHODS).index(method), rate, tx)
 
 
@@ -201,7 +177,7 @@ def _tuned(setting: Setting, task: Task, progress: Callable[..., None]) -> Setti
     assert setting.tuning is not None
     rates = {
         method: sweep_experiment.tune(
-            lambda hparams, method=method: make_method(
+            lambda hparams, method=method: catalog.make_method(
                 method, setting.decay, hparams["learning_rate"], setting.decay_parameters
             ),
             task,

@@ -16,14 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cs231n_optax.experiments.task import (
-    Budget,
-    Task,
-    TaskSetting,
-    batch_loss,
-    evaluate,
-    first_point,
-)
+from cs231n_optax.experiments import task as tasks
+from cs231n_optax.experiments.task import Budget, Task, TaskSetting
 from cs231n_optax.problems.networks import Network
 from cs231n_optax.training.fit import FitHistory, FitState, fit
 
@@ -232,12 +226,7 @@ def run(entrant: Entrant, task: Task, budget: Budget, progress: Progress) -> Tra
 
 
 def summarize(track: Track, accuracy_goal: float) -> Summary:
-    """Condense the record of a method to its row in the ranking.
-
-    Args:
-      track: the record.
-      accuracy_goal: the test accuracy that the steps are counted to, a fraction.
-    """
+    """Condense the record of a method to its row in the ranking."""
     finished = ~track.diverged
     reached = track.test_accuracy >= accuracy_goal
     first = track.evaluated_at[reached.argmax(axis=1)]
@@ -262,20 +251,20 @@ def rank(summaries: Sequence[Summary]) -> list[Summary]:
 
 @partial(jax.jit, static_argnames="network")
 def _first_points(network: Network, seeds: jax.Array) -> tuple[Any, jax.Array]:
-    return jax.vmap(partial(first_point, network))(seeds)
+    return jax.vmap(partial(tasks.first_point, network))(seeds)
 
 
 @partial(jax.jit, static_argnames="network")
 def _evaluate(network: Network, params: Any, seed: int, train: Any, test: Any) -> jax.Array:
     """Evaluate the parameters of one seed."""
-    return evaluate(network, jax.tree.map(lambda leaf: leaf[seed], params), train, test)
+    return tasks.evaluate(network, jax.tree.map(lambda leaf: leaf[seed], params), train, test)
 
 
 def _training(
     tx: optax.GradientTransformation, network: Network, batch_size: int
 ) -> tuple[Callable[..., FitState], Callable[..., tuple[FitState, Any, FitHistory]]]:
     """Return two functions of one seed: the first state, and the state some steps later."""
-    loss = batch_loss(network)
+    loss = tasks.batch_loss(network)
 
     def start(params: Any, batch_key: jax.Array, train: Any) -> FitState:
         return fit(loss, params, tx, train, steps=0, batch_size=batch_size, key=batch_key).state

@@ -32,11 +32,6 @@ def picture(setting: Setting, ranking: Sequence[Summary], unfinished: Sequence[s
     """Draw the curves and a scoreboard.
 
     A constant learning rate is written in the scoreboard; any other is drawn in its own panel.
-
-    Args:
-      setting: the configuration.
-      ranking: the methods that finished, the best first.
-      unfinished: the names of those that were interrupted.
     """
     figure = style.new_figure(height=4)
     figure.suptitle(_title(setting, unfinished), fontsize=10, parse_math=False)

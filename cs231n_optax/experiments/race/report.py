@@ -12,30 +12,13 @@ from rich.table import Table
 
 from cs231n_optax.experiments import console as terminal
 from cs231n_optax.experiments.console import print_lines
-from cs231n_optax.experiments.files import (
-    environment,
-    number,
-    write_csv,
-    write_json,
-    write_png,
-)
+from cs231n_optax.experiments.files import environment, number, write_csv, write_json, write_png
 from cs231n_optax.experiments.race.experiment import Progress, Setting, Spread, Summary, Track
 from cs231n_optax.experiments.race.picture import picture
 from cs231n_optax.experiments.sweep.experiment import is_end_of_range
 from cs231n_optax.training.sweep import SweepProgress
 
 FILES = CSV, JSON, PICTURE = "race.csv", "race.json", "race.png"
-
-_COLUMNS = (
-    "method",
-    "seed",
-    "step",
-    "batch_loss",
-    "learning_rate",
-    "grad_norm",
-    "train_loss",
-    "test_accuracy",
-)
 
 
 class TuningBar(terminal.Bar):
@@ -99,9 +82,7 @@ def introduce(setting: Setting, console: Console) -> None:
     arguments = ", ".join(f"{name} = {x:.4g}" for name, x in setting.decay_parameters.items())
     print_lines(
         console,
-        f"Data: {setting.data}, {setting.train_examples} examples to train on and "
-        f"{setting.test_examples} to test.",
-        f"Model: {setting.model}, {setting.parameters} parameters.",
+        *setting.describe_task(),
         f"Budget: {budget.steps} steps of {budget.batch_size} examples; seeds: {budget.seeds}.",
         f"Learning rates: {rates}.",
         *_tuning(setting),
@@ -171,15 +152,12 @@ def write(
 ) -> None:
     """Write race.csv, race.json and race.png, each of them whole or not at all.
 
-    Args:
-      folder: where they go; it is made if it does not exist.
-      setting: the configuration.
-      ranking: the methods that finished, the best first.
-      unfinished: the names of those that were interrupted.
+    The ranking has the methods that finished; ``unfinished`` names those that were interrupted.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = (row for summary in ranking for row in _rows(summary.track))
-    write_csv(folder / CSV, _COLUMNS, rows)
+    recorded = ("batch_loss", "learning_rate", "grad_norm", "train_loss", "test_accuracy")
+    columns = ("method", "seed", "step", *recorded)
+    write_csv(folder / CSV, columns, (row for s in ranking for row in _rows(s.track)))
     write_json(folder / JSON, _document(setting, ranking, unfinished))
     write_png(folder / PICTURE, picture(setting, ranking, unfinished))
 
@@ -223,14 +201,14 @@ def _rows(track: Track) -> Iterator[tuple[Any, ...]]:
     evaluation = {step: i for i, step in enumerate(track.evaluated_at.tolist())}
     for seed, diverged_at in enumerate(track.diverged_at.tolist()):
         for step in range((steps if diverged_at < 0 else diverged_at) + 1):
-            update, measured = ("", "", ""), ("", "")
+            update, evaluated = ("", "", ""), ("", "")
             if step < steps:
                 at = seed, step
                 update = track.loss[at], track.learning_rate[at], track.grad_norm[at]
             if step in evaluation:
                 at = seed, evaluation[step]
-                measured = track.train_loss[at], track.test_accuracy[at]
-            yield name, seed, step, *update, *measured
+                evaluated = track.train_loss[at], track.test_accuracy[at]
+            yield name, seed, step, *update, *evaluated
 
 
 def _document(

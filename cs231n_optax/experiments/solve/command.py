@@ -6,19 +6,12 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from cs231n_optax.experiments import files, options
-from cs231n_optax.experiments.catalog import (
-    LARGEST_DENSE_DIM,
-    LARGEST_DIM,
-    MEMORY_SIZE,
-    METHODS,
-    PROBLEMS,
-    SEARCHES,
-    SOLVE_RATES,
-)
+from cs231n_optax.experiments import catalog, files, options
+from cs231n_optax.experiments.catalog import LARGEST_DIM, MEMORY_SIZE, METHODS, PROBLEMS, SEARCHES
 from cs231n_optax.experiments.console import consoles, print_written
 from cs231n_optax.experiments.errors import InputError
 from cs231n_optax.experiments.interrupts import Interrupts
+from cs231n_optax.experiments.options import count, one_of, option
 from cs231n_optax.experiments.solve import experiment, report
 from cs231n_optax.experiments.solve.experiment import Setting
 from cs231n_optax.problems.landscapes import Landscape
@@ -40,85 +33,38 @@ EXAMPLES = """Examples:
 
 _ALL_METHODS = SEARCHES | METHODS
 
+_PROBLEM = (
+    f"The function: one of {', '.join(PROBLEMS)}. The two regressions are on all 1,437 training "
+    "images of scikit-learn's digits, odd against even and all ten, with an L2 penalty."
+)
+_METHOD = f"The method: one of {', '.join(_ALL_METHODS)}."
+_DIM = f"Number of variables of rosenbrock, 2 to {LARGEST_DIM}; 2 by default."
+_START = "The first point, a number for each variable; by default the usual one of the problem."
+_LEARNING_RATE = (
+    f"The learning rate of {', '.join(METHODS)}. The default is the best of a grid for the method "
+    "and the problem from its usual start, for rosenbrock with two variables."
+)
+_MEMORY_SIZE = f"Number of past steps that lbfgs keeps; {MEMORY_SIZE} by default."
+_TOL = "End when max |∇f| <= X max(1, max |∇f| at the start)."
+_MAX_EVALS = "Largest number of evaluations of the value and the gradient."
+_DTYPES = ("float32", "float64")
+_DTYPE = f"The precision: {' or '.join(_DTYPES)}."
+
 
 def solve(
     problem: Annotated[
-        str,
-        typer.Argument(
-            parser=options.one_of(PROBLEMS),
-            metavar="PROBLEM",
-            help=f"The function: one of {', '.join(PROBLEMS)}. The two regressions are on all "
-            "1,437 training images of scikit-learn's digits, odd against even and all ten, with "
-            "an L2 penalty.",
-        ),
+        str, typer.Argument(parser=one_of(PROBLEMS), metavar="PROBLEM", help=_PROBLEM)
     ],
-    method: Annotated[
-        str,
-        typer.Option(
-            parser=options.one_of(_ALL_METHODS),
-            metavar="METHOD",
-            help=f"The method: one of {', '.join(_ALL_METHODS)}.",
-        ),
-    ] = "lbfgs",
-    dim: Annotated[
-        int | None,
-        typer.Option(
-            parser=options.count,
-            metavar="N",
-            help=f"Number of variables of rosenbrock, 2 to {LARGEST_DIM}; 2 by default.",
-        ),
-    ] = None,
-    start: Annotated[
-        Any,
-        typer.Option(
-            parser=options.point,
-            metavar="X,Y,...",
-            help="The first point, a number for each variable; by default the usual one of the "
-            "problem.",
-        ),
-    ] = None,
+    method: Annotated[str, option(one_of(_ALL_METHODS), "METHOD", _METHOD)] = "lbfgs",
+    dim: Annotated[int | None, option(count, "N", _DIM)] = None,
+    start: Annotated[Any, option(options.point, "X,Y,...", _START)] = None,
     learning_rate: Annotated[
-        float | None,
-        typer.Option(
-            parser=options.learning_rate,
-            metavar="α",
-            help=f"The learning rate of {', '.join(METHODS)}. The default is the best of a grid "
-            "for the method and the problem from its usual start, for rosenbrock with two "
-            "variables.",
-        ),
+        float | None, option(options.learning_rate, "α", _LEARNING_RATE)
     ] = None,
-    memory_size: Annotated[
-        int | None,
-        typer.Option(
-            parser=options.count,
-            metavar="M",
-            help=f"Number of past steps that lbfgs keeps; {MEMORY_SIZE} by default.",
-        ),
-    ] = None,
-    tol: Annotated[
-        float,
-        typer.Option(
-            parser=options.nonnegative,
-            metavar="X",
-            help="End when max |∇f| <= X max(1, max |∇f| at the start).",
-        ),
-    ] = 1e-5,
-    max_evals: Annotated[
-        int,
-        typer.Option(
-            parser=options.count,
-            metavar="N",
-            help="Largest number of evaluations of the value and the gradient.",
-        ),
-    ] = 1000,
-    dtype: Annotated[
-        str,
-        typer.Option(
-            parser=options.one_of(("float32", "float64")),
-            metavar="DTYPE",
-            help="The precision: float32 or float64.",
-        ),
-    ] = "float64",
+    memory_size: Annotated[int | None, option(count, "M", _MEMORY_SIZE)] = None,
+    tol: Annotated[float, option(options.nonnegative, "X", _TOL)] = 1e-5,
+    max_evals: Annotated[int, option(count, "N", _MAX_EVALS)] = 1000,
+    dtype: Annotated[str, option(one_of(_DTYPES), "DTYPE", _DTYPE)] = "float64",
     out: options.Out = Path("solve"),
     quiet: options.Quiet = False,
 ) -> int:
@@ -155,7 +101,7 @@ def _method_options(
     if memory_size is not None and method != "lbfgs":
         raise InputError(f"--memory-size is for --method lbfgs, not for {method}")
     if method in METHODS:
-        return {"learning_rate": learning_rate or SOLVE_RATES[problem][method]}
+        return {"learning_rate": learning_rate or catalog.SOLVE_RATES[problem][method]}
     if learning_rate is not None:
         raise InputError(f"--learning-rate: {method} chooses its steps by itself")
     return {"memory_size": memory_size or MEMORY_SIZE} if method == "lbfgs" else {}
@@ -171,7 +117,7 @@ def _landscape(problem: str, dim: int | None, method: str) -> Landscape:
         raise InputError(f"--dim is for rosenbrock: {problem} has a fixed dimension")
     if not 2 <= dim <= LARGEST_DIM:
         raise InputError(f"--dim must be from 2 to {LARGEST_DIM}, got {dim}")
-    largest, instead = LARGEST_DENSE_DIM.get(method, (LARGEST_DIM, ""))
+    largest, instead = catalog.LARGEST_DENSE_DIM.get(method, (LARGEST_DIM, ""))
     if dim > largest:
         raise InputError(
             f"--dim {dim} is too large for {method}, which keeps N² numbers: at most {largest}, "

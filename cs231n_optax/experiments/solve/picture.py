@@ -29,13 +29,7 @@ _FARTHEST = 1.5  # how far the frame follows the path, in units of the extent of
 
 
 def picture(setting: Setting, landscape: Landscape, solution: Solution) -> Figure:
-    """Draw the contours and the path.
-
-    Args:
-      setting: the configuration.
-      landscape: the function, of two variables with a known minimum.
-      solution: of `experiment.run`.
-    """
+    """Draw the contours of a function of two variables with a known minimum, and the path."""
     figure = style.new_figure(height=5)
     axes = figure.subplots()
     axes.set_title(_title(setting, solution), fontsize=10, parse_math=False)

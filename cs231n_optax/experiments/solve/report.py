@@ -13,13 +13,7 @@ from rich.table import Table
 from cs231n_optax._trial import Status
 from cs231n_optax.experiments import console as terminal
 from cs231n_optax.experiments.console import print_lines
-from cs231n_optax.experiments.files import (
-    environment,
-    number,
-    write_csv,
-    write_json,
-    write_png,
-)
+from cs231n_optax.experiments.files import environment, number, write_csv, write_json, write_png
 from cs231n_optax.experiments.solve.experiment import Setting, Solution, Track
 from cs231n_optax.experiments.solve.picture import picture
 from cs231n_optax.problems.landscapes import Landscape
@@ -93,16 +87,8 @@ def conclude(setting: Setting, solution: Solution, console: Console) -> None:
 def write(folder: Path, setting: Setting, landscape: Landscape, solution: Solution) -> list[str]:
     """Write solve.csv, solve.json and in two dimensions path.png, each whole or not at all.
 
-    In other dimensions an older path.png, which belongs to another solve, is removed.
-
-    Args:
-      folder: where they go; it is made if it does not exist.
-      setting: the configuration.
-      landscape: the function.
-      solution: of `experiment.run`.
-
-    Returns:
-      The names of the files that were written.
+    In other dimensions an older path.png, which belongs to another solve, is removed. Return the
+    names of the files that were written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     planar = len(setting.start) == 2

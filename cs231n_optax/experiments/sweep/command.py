@@ -14,6 +14,7 @@ from cs231n_optax.experiments.catalog import DECAYS, HYPERPARAMETERS, METHODS
 from cs231n_optax.experiments.console import consoles, print_written
 from cs231n_optax.experiments.errors import INTERRUPTED, InputError, complain
 from cs231n_optax.experiments.interrupts import Interrupts
+from cs231n_optax.experiments.options import count, one_of, option
 from cs231n_optax.experiments.sweep import experiment, report
 from cs231n_optax.experiments.sweep.experiment import Range, Setting, grid_side
 from cs231n_optax.experiments.task import Budget, Task
@@ -33,6 +34,16 @@ EXAMPLES = """Examples:
 """
 
 
+_GRID = (
+    "Instead of a random search, try every combination of K values of each range, with the largest "
+    "K that makes at most --num."
+)
+_LANE_BATCH = (
+    "Number of configurations that a device trains at a time. By default increasing numbers are "
+    "timed, and the fastest is kept."
+)
+
+
 def _hyperparameter(name: str) -> Any:
     """Return the option of a hyperparameter."""
     _, owners, about = HYPERPARAMETERS[name]
@@ -46,15 +57,11 @@ def _hyperparameter(name: str) -> Any:
 
 
 def sweep(
+    context: typer.Context,
     data: options.Data = "digits",
     model: options.Model = "mlp",
     method: Annotated[
-        str,
-        typer.Option(
-            parser=options.one_of(METHODS),
-            metavar="METHOD",
-            help=f"The method: one of {', '.join(METHODS)}.",
-        ),
+        str, option(one_of(METHODS), "METHOD", f"The method: one of {', '.join(METHODS)}.")
     ] = "sgd",
     steps: options.Steps = 500,
     batch_size: options.BatchSize = 32,
@@ -70,40 +77,13 @@ def sweep(
     decay_factor: Annotated[Any, _hyperparameter("decay_factor")] = None,
     decay_rate: Annotated[Any, _hyperparameter("decay_rate")] = None,
     cycle_length: Annotated[Any, _hyperparameter("cycle_length")] = None,
-    num: Annotated[
-        int,
-        typer.Option(
-            parser=partial(options.count, at_least=2),
-            metavar="N",
-            help="Number of configurations.",
-        ),
-    ] = 64,
-    grid: Annotated[
-        bool,
-        typer.Option(
-            "--grid",
-            metavar="",
-            help="Instead of a random search, try every combination of K values of each range, "
-            "with the largest K that makes at most --num.",
-        ),
-    ] = False,
+    num: Annotated[int, option(partial(count, at_least=2), "N", "Number of configurations.")] = 64,
+    grid: Annotated[bool, options.switch("--grid", _GRID)] = False,
     seed: Annotated[
         int | None,
-        typer.Option(
-            parser=partial(options.count, at_least=0),
-            metavar="S",
-            help="Seed of the random search; 0 by default.",
-        ),
+        option(partial(count, at_least=0), "S", "Seed of the random search; 0 by default."),
     ] = None,
-    lane_batch: Annotated[
-        int | None,
-        typer.Option(
-            parser=options.count,
-            metavar="B",
-            help="Number of configurations that a device trains at a time. By default increasing "
-            "numbers are timed, and the fastest is kept.",
-        ),
-    ] = None,
+    lane_batch: Annotated[int | None, option(count, "B", _LANE_BATCH)] = None,
     out: options.Out = Path("sweep"),
     quiet: options.Quiet = False,
 ) -> int:
@@ -126,19 +106,8 @@ def sweep(
     """
     options.use_every_core()
     files.check_writable(out, report.FILES, folders=[report.ROWS])
-    given = {
-        "learning_rate": learning_rate,
-        "rho": rho,
-        "beta": beta,
-        "b1": b1,
-        "b2": b2,
-        "eps": eps,
-        "decay_every": decay_every,
-        "decay_factor": decay_factor,
-        "decay_rate": decay_rate,
-        "cycle_length": cycle_length,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
+    values = {name: context.params[name] for name in HYPERPARAMETERS}
+    given = {name: value for name, value in values.items() if value is not None}
     defaults = catalog.default_hyperparameters(method, decay, steps=steps, data=data, model=model)
     _check_hyperparameters(method, decay, given, defaults)
     values = defaults | given

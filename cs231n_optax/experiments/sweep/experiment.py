@@ -14,15 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from cs231n_optax.experiments import task as tasks
 from cs231n_optax.experiments.race.experiment import Tuning
-from cs231n_optax.experiments.task import (
-    Budget,
-    Task,
-    TaskSetting,
-    batch_loss,
-    evaluate,
-    first_point,
-)
+from cs231n_optax.experiments.task import Budget, Task, TaskSetting
 from cs231n_optax.training.fit import fit
 from cs231n_optax.training.sweep import SweepProgress, SweepResult, sweep
 
@@ -202,9 +196,9 @@ def _runner(
     starts = jnp.array(list(seeds))
 
     def run_from_seed(tx: optax.GradientTransformation, seed: jax.Array) -> Outcome:
-        params, batch_key = first_point(task.network, seed)
+        params, batch_key = tasks.first_point(task.network, seed)
         result = fit(
-            batch_loss(task.network),
+            tasks.batch_loss(task.network),
             params,
             tx,
             train,
@@ -212,7 +206,7 @@ def _runner(
             batch_size=budget.batch_size,
             key=batch_key,
         )
-        train_loss, test_accuracy = evaluate(task.network, result.params, train, test)
+        train_loss, test_accuracy = tasks.evaluate(task.network, result.params, train, test)
         nonfinite_step = result.state.nonfinite_step
         # Overflow in the last update shows only in the evaluation.
         overflowed = (nonfinite_step < 0) & ~jnp.isfinite(train_loss)

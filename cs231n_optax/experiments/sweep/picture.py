@@ -38,10 +38,6 @@ def picture(setting: Setting, result: SweepResult) -> Figure:
 
     One range is drawn as a curve, two as a map, and more as one panel each. Beside the curve of
     the learning rate stand the loss curves of a low, a good, a high and a very high one.
-
-    Args:
-      setting: the configuration.
-      result: of `experiment.run`.
     """
     names = list(setting.ranges)
     if names == ["learning_rate"]:
@@ -266,14 +262,8 @@ def representative_rows(rates: np.ndarray, loss: np.ndarray) -> dict[str, int]:
 
     Good is the best rate. Very high is the lowest rate above it that diverged or, if none did, the
     worst one there. High and low are halfway, on a log scale of the loss, from the best to the
-    worst on their side.
-
-    Args:
-      rates: (rows,), the learning rates.
-      loss: (rows,); not finite where it diverged.
-
-    Returns:
-      Rows by "very high", "high", "good" and "low"; one that does not exist is left out.
+    worst on their side. A row that does not exist is left out. A loss is not finite if the rate
+    diverged.
     """
     finite = np.isfinite(loss)
     if not finite.any():

@@ -50,9 +50,7 @@ def introduce(setting: Setting, num_found: int, folder: Path, console: Console) 
     budget, fixed = setting.budget, _values(setting.fixed)
     print_lines(
         console,
-        f"Data: {setting.data}, {setting.train_examples} examples to train on and "
-        f"{setting.test_examples} to test.",
-        f"Model: {setting.model}, {setting.parameters} parameters.",
+        *setting.describe_task(),
         f"Method: {setting.method}{f' ({fixed})' if fixed else ''}; decay: {setting.decay}.",
         f"Budget of each configuration: {budget.steps} steps of {budget.batch_size} examples; "
         f"seeds: {budget.seeds}.",
@@ -75,13 +73,7 @@ def conclude(setting: Setting, result: SweepResult, console: Console) -> None:
 
 
 def write(folder: Path, setting: Setting, result: SweepResult) -> None:
-    """Write sweep.csv, sweep.json and sweep.png, each of them whole or not at all.
-
-    Args:
-      folder: where they go; it exists.
-      setting: the configuration.
-      result: of `experiment.run`.
-    """
+    """Write sweep.csv, sweep.json and sweep.png, each of them whole or not at all."""
     write_csv(result, folder / CSV)
     write_json(folder / JSON, _document(setting, result))
     write_png(folder / PICTURE, picture(setting, result))
