@@ -35,8 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         app = _application()
     except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
         complain(
-            f"{error.name} is not installed; the command line needs the gallery extra: "
+            f"{package} is not installed; the command line needs the gallery extra: "
             "pip install '.[gallery]' in a clone, pip install 'cs231n_optax[gallery]' otherwise"
         )
         return BAD_INPUT

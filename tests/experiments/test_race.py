@@ -4,8 +4,6 @@ import csv
 import io
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 
@@ -416,14 +414,6 @@ def test_a_file_name_is_no_mathematics():
     figure.savefig(io.BytesIO())
     assert "a$\\b$c" in figure.get_suptitle()
     assert "adam missing" in figure.get_suptitle()
-
-
-def test_the_report_leaves_pyplot_alone():
-    code = (
-        "import sys, cs231n_optax.experiments.race.report\n"
-        "assert 'matplotlib.pyplot' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])

@@ -102,7 +102,9 @@ def test_progress_and_track_hear_every_evaluation_once(name):
     """Although Newton's methods differentiate the function in the update, too."""
     landscape, heard = landscapes.himmelblau(), []
     tx = getattr(cs231n_optax, name)()
-    solution = experiment.run(landscape, tx, setting(landscape, name), lambda *news: heard.append(news))
+    solution = experiment.run(
+        landscape, tx, setting(landscape, name), lambda *news: heard.append(news)
+    )
     with jax.enable_x64(True):
         values = jax.vmap(landscape.fun)(solution.track.points)
         result = cs231n_optax.minimize(landscape.fun, landscape.x0, tx)
@@ -116,7 +118,9 @@ def test_progress_and_track_hear_every_evaluation_once(name):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_precision_is_the_asked_one(dtype):
     landscape = landscapes.beale()
-    solution = experiment.run(landscape, cs231n_optax.bfgs(), setting(landscape, "bfgs", dtype), silent)
+    solution = experiment.run(
+        landscape, cs231n_optax.bfgs(), setting(landscape, "bfgs", dtype), silent
+    )
     assert solution.params.dtype == solution.track.value.dtype == dtype
 
 
