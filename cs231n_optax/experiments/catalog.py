@@ -180,7 +180,12 @@ LARGEST_DENSE_DIM = {"bfgs": (5_000, "lbfgs"), "newton": (2_000, "newton-cg")}
 
 
 def make_method(
-    method: str, decay: str, learning_rate: Any, decay_parameters: Mapping[str, Any], **options: Any
+    method: str,
+    decay: str,
+    learning_rate: Any,
+    decay_parameters: Mapping[str, Any],
+    /,
+    **options: Any,
 ) -> optax.GradientTransformation:
     """Make a method with a decaying learning rate; the numbers may be traced."""
     schedule = DECAYS[decay].schedule(learning_rate, **decay_parameters)
