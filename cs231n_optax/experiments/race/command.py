@@ -1,4 +1,4 @@
-"""The command ``race``: its options, and what is wrong with them."""
+"""The command ``race``: its options, and their errors."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence

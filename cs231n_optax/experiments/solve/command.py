@@ -1,4 +1,4 @@
-"""The command ``solve``: its options, and what is wrong with them."""
+"""The command ``solve``: its options, and their errors."""
 
 from pathlib import Path
 from typing import Annotated, Any

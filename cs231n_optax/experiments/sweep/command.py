@@ -1,4 +1,4 @@
-"""The command ``sweep``: its options, and what is wrong with them."""
+"""The command ``sweep``: its options, and their errors."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -32,7 +32,6 @@ EXAMPLES = """Examples:
                      --decay-every 20:500
       how high to start, and how often to halve
 """
-
 
 _GRID = (
     "Instead of a random search, try every combination of K values of each range, with the largest "
@@ -106,15 +105,10 @@ def sweep(
     """
     options.use_every_core()
     files.check_writable(out, report.FILES, folders=[report.ROWS])
+    defaults = catalog.default_hyperparameters(method, decay, steps=steps, data=data, model=model)
     values = {name: context.params[name] for name in HYPERPARAMETERS}
     given = {name: value for name, value in values.items() if value is not None}
-    defaults = catalog.default_hyperparameters(method, decay, steps=steps, data=data, model=model)
-    _check_hyperparameters(method, decay, given, defaults)
-    values = defaults | given
-    if not any(isinstance(value, Range) for value in values.values()):
-        if "learning_rate" in given:
-            raise InputError("nothing varies: give a range A:B or A:B:log")
-        values["learning_rate"] = Range(catalog.LOWEST_RATE, catalog.HIGHEST_RATE, log=True)
+    values = _hyperparameters(method, decay, given, defaults)
     ranges = {name: x for name, x in values.items() if isinstance(x, Range)}
     search = "even" if len(ranges) == 1 else "grid" if grid else "random"
     if seed is not None and search != "random":
@@ -134,13 +128,13 @@ def sweep(
     return _run(setting, task, out, lane_batch=lane_batch, quiet=quiet)
 
 
-def _check_hyperparameters(
-    method: str,
-    decay: str,
-    given: Mapping[str, float | Range],
-    defaults: Mapping[str, float],
-) -> None:
-    """Check that the method or the decay has each hyperparameter, and accepts both its ends."""
+def _hyperparameters(
+    method: str, decay: str, given: dict[str, float | Range], defaults: dict[str, float]
+) -> dict[str, float | Range]:
+    """Return every hyperparameter; check that the method or decay has and accepts the given ones.
+
+    Of a range both ends are checked: what is accepted is an interval.
+    """
     for name, value in given.items():
         if name not in defaults:
             owners = HYPERPARAMETERS[name].owners
@@ -155,6 +149,12 @@ def _check_hyperparameters(
                 catalog.make_swept_method(method, decay, values)
             except ValueError as error:
                 raise InputError(f"{options.flag(name)}: {error}") from error
+    values = {**defaults, **given}
+    if not any(isinstance(value, Range) for value in values.values()):
+        if "learning_rate" in given:
+            raise InputError("nothing varies: give a range A:B or A:B:log")
+        values["learning_rate"] = Range(catalog.LOWEST_RATE, catalog.HIGHEST_RATE, log=True)
+    return values
 
 
 def _grid_size(num: int, num_ranges: int) -> int:
