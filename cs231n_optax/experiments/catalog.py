@@ -238,18 +238,9 @@ def default_rates(data: str, model: str) -> Mapping[str, float]:
 
 
 def load_task(data: str, model: str, batch_size: int) -> tuple[Task, TaskSetting]:
-    """Load a data set and build a network for it.
+    """Load a data set, by name or from a path, and build a network for it.
 
-    Args:
-      data: the name of a data set, or a path.
-      model: the name of a network.
-      batch_size: examples per update.
-
-    Returns:
-      The task, and its description for the record.
-
-    Raises:
-      InputError: if there is no such data, or they suit neither the network nor the batch size.
+    Raise InputError if the data can't be loaded, or do not suit the network or the batch size.
     """
     try:
         dataset = _load_dataset(data)

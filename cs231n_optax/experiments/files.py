@@ -19,15 +19,9 @@ from cs231n_optax.experiments.errors import InputError
 
 
 def check_writable(folder: Path, files: Iterable[str], folders: Iterable[str] = ()) -> None:
-    """Check that results can be written to a folder, and leave no trace there.
+    """Check that files and folders of these names can be written to a folder; leave no trace.
 
-    Args:
-      folder: the folder, which need not exist.
-      files: the names of the files to be written.
-      folders: the names of the folders to be made.
-
-    Raises:
-      InputError: if it is not writable, or a name is taken by a folder or by a file.
+    Raise InputError if it is not writable, or a file's name is taken by a folder or the reverse.
     """
     try:
         nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -178,14 +178,8 @@ def plan(task: Task, budget: Budget) -> Plan:
 def run(entrant: Entrant, task: Task, budget: Budget, progress: Progress) -> Track:
     """Train one method from every seed, with evaluations on the way.
 
-    Args:
-      entrant: the method.
-      task: the network and the data.
-      budget: the steps, the batch size and the seeds.
-      progress: called before the first step, with NaN, and after every chunk.
-
-    Returns:
-      The record, also of a method that diverges.
+    ``progress`` is called before the first step, with NaN, and after every chunk. A method that
+    diverges has a record too.
     """
     train, test = task.train_and_test_sets()
     start, advance = _training(entrant.tx, task.network, budget.batch_size)

@@ -88,17 +88,8 @@ def run(
 ) -> Solution:
     """Minimise a function and record every evaluation.
 
-    Args:
-      landscape: the function.
-      tx: the method.
-      setting: the start, the precision, the tolerance and the budget.
-      progress: called after every evaluation.
-
-    Returns:
-      The solution, also of a run that fails.
-
-    Raises:
-      KeyboardInterrupt: on Ctrl-C, within an evaluation.
+    ``progress`` is called after every evaluation. A run that fails has a solution too. Ctrl-C
+    raises KeyboardInterrupt within an evaluation.
     """
     records: list[MinimizeProgress] = []
     planar = len(setting.start) == 2

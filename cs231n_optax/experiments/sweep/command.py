@@ -120,7 +120,7 @@ def sweep(
         decay=decay,
         budget=Budget(steps, batch_size, seeds),
         ranges=ranges,
-        fixed={name: x for name, x in values.items() if name not in ranges},
+        fixed={name: x for name, x in values.items() if not isinstance(x, Range)},
         search=search,
         num=_grid_size(num, len(ranges)) if search == "grid" else num,
         seed=(seed or 0) if search == "random" else None,

@@ -103,18 +103,11 @@ def run(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> SweepResult:
-    """Train every configuration.
+    """Train every configuration; ``outputs`` of the result is an `Outcome`.
 
-    Args:
-      make: makes the method from the hyperparameters of a configuration.
-      task: the network and the data.
-      setting: the ranges, the search and the budget.
-      path: the folder where finished configurations are saved, and loaded from.
-      batch_size: as in `cs231n_optax.sweep`: configurations per device at a time.
-      progress: called with what has finished, before the first batch and after each.
-
-    Returns:
-      A result whose ``outputs`` is an `Outcome`.
+    The last three arguments are those of `cs231n_optax.sweep`: the folder where finished
+    configurations are saved and found, the number of configurations per device at a time, and the
+    callback, called before the first batch of configurations and after each.
     """
     run_one = _runner(make, task, setting.budget, range(setting.budget.seeds))
     rows = configurations(setting)
@@ -124,18 +117,7 @@ def run(
 def tune(
     make: Make, task: Task, budget: Budget, tuning: Tuning, progress: Progress | None = None
 ) -> float:
-    """Find the learning rate of one method that ends with the lowest train loss.
-
-    Args:
-      make: makes the method from its ``learning_rate``.
-      task: the network and the data.
-      budget: of the race.
-      tuning: the rates and the seed.
-      progress: called with what has finished, before the first batch and after each.
-
-    Returns:
-      The rate; the lowest one if all diverged.
-    """
+    """Return the learning rate that ends with the lowest train loss; the lowest if all diverge."""
     rates = _between(Range(tuning.lowest, tuning.highest, log=True), np.linspace(0, 1, tuning.runs))
     run_one = _runner(make, task, budget, [tuning.seed])
     result = sweep(run_one, {"learning_rate": rates}, callback=progress)
