@@ -5,9 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cs231n_optax._lanes import any_lane as any_in_batch
-from cs231n_optax._lanes import in_one_kernel as fused_if
-from cs231n_optax._lanes import this_lane as active_in_batch
+from cs231n_optax._batching import active_in_batch, any_in_batch, fused_if
 
 FLAGS = np.array(
     [[True, False, True], [False, False, False], [True, True, True], [False, True, False]]
@@ -125,13 +123,15 @@ def test_a_loop_ends_with_the_last_row_of_the_batch():
 class TestFusedIf:
     @staticmethod
     def run(wanted, x):
-        """The logarithm of what is not wanted is NaN, and stays out."""
+        """Where the flag does not hold, the logarithm would be NaN."""
+
+        def function(old):
+            new = {"sum": old["sum"] + x, "log": jnp.log(x), "count": old["count"] + 4}
+            return new, {"twice": 2 * x, "done": jnp.ones((), bool)}
+
         record = {"sum": jnp.float32(1), "log": jnp.float32(2), "count": jnp.int32(3)}
-
-        def follow(old):
-            return {"sum": old["sum"] + x, "log": jnp.log(x), "count": old["count"] + 4}
-
-        return fused_if(wanted, follow, record)
+        record, outputs = fused_if(wanted, function, record)
+        return record | outputs
 
     @every_kind
     def test_it_is_the_function_where_the_flag_holds(self, flags):
@@ -140,10 +140,13 @@ class TestFusedIf:
             "sum": np.where(flags, 1 + x, 1),
             "log": np.where(flags, np.log(X), 2),
             "count": np.where(flags, 7, 3),
+            "twice": np.where(flags, 2 * x, 0),
+            "done": flags,
         }
         out = jax.jit(jax.vmap(jax.vmap(self.run)))(jnp.asarray(flags), jnp.asarray(x))
         alone = self.run(jnp.array(flags[0, 1]), x[0, 1])
-        for name, dtype in (("sum", np.float32), ("log", np.float32), ("count", np.int32)):
+        dtypes = (np.float32, np.float32, np.int32, np.float32, bool)
+        for name, dtype in zip(expected, dtypes, strict=True):
             np.testing.assert_allclose(out[name], expected[name], rtol=1e-6)
             np.testing.assert_allclose(alone[name], expected[name][0, 1], rtol=1e-6)
             assert out[name].dtype == alone[name].dtype == dtype
@@ -161,7 +164,7 @@ class TestFusedIf:
 
     def test_derivatives_are_forward_only(self):
         def square(x):
-            return fused_if(x > 0, lambda old: old * x, x)
+            return fused_if(x > 0, lambda old: (old * x, None), x)[0]
 
         slopes = jax.vmap(jax.jacfwd(square))(jnp.array([-1.0, 2.0, 3.0]))
         np.testing.assert_array_equal(slopes, [1, 4, 6])

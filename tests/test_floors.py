@@ -17,13 +17,14 @@ FLOORS = {
     name: floor
     for floor, names in enumerate(
         (
-            "_batching _checks _files _precision _tree"
-            " _judgement _lanes _learning_rate _trial",  # on their way to the next floors
-            "schedules first_order globalization line_search",
+            "_batching _checks _files _precision _tree",
+            "schedules first_order globalization",
             "averaging",
             "second_order",
             "training diagnostics problems testing",
-            "experiments lecture gallery cli __main__",
+            "__init__",  # the public names, for the rooms above
+            "experiments lecture",
+            "cli __main__",
         )
     )
     for name in names.split()

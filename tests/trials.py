@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cs231n_optax._trial import Status, Trial, find_trial
+from cs231n_optax.globalization.trial import Status, Trial, find_trial
 
 
 class Step(NamedTuple):

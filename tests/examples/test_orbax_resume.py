@@ -51,9 +51,9 @@ def test_adam_is_resumed_with_other_batches_to_come_than_from_the_start(comparis
 def test_lbfgs_is_resumed_in_the_middle_of_a_line_search(comparisons):
     start, after = comparisons["lbfgs"].resumed[:2]
     assert not co.accepted(start.opt_state)
-    search, anchor = start.opt_state.search, start.opt_state.trial
+    search, anchor = start.opt_state.search_state, start.opt_state.trial
     assert search.num_evals >= 1
-    assert np.isfinite(search.high_step) or search.low_step > 0  # a bracket
+    assert np.isfinite(search.high.step) or search.low.step > 0  # a bracket
     # The parameters saved are a trial on the saved line, not the answer so far.
     for x, x0, d in zip(
         jax.tree.leaves(start.params),

@@ -20,7 +20,7 @@ from trials import anchor, assert_same_bits, update_of, value_and_grad
 
 import cs231n_optax as co
 from cs231n_optax import Status
-from cs231n_optax.line_search.search import Answer, Search
+from cs231n_optax.globalization.search import Answer, Search
 
 C1, C2, DELTA, NOISE = 1e-4, 0.7, 0.1, 10  # the defaults of `wolfe`, δ, and ε |f(x₀)| of noise
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cs231n_optax as co
-from cs231n_optax.line_search.search import Answer, Condition, Search
+from cs231n_optax.globalization.search import Answer, Condition, Search
 
 DTYPES = [np.float32, np.float64]
 DELTA = 0.1  # of the approximate condition φ′(t) <= (2 δ - 1) φ′(0)

@@ -1,85 +1,82 @@
-"""What a study tells: a bar while it runs, then the best, a CSV and a JSON file, a picture."""
+"""The report of a sweep: a progress bar, the best configurations, and the files."""
 
-import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import jax
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cs231n_optax._files import replacing
-from cs231n_optax.gallery import _report
-from cs231n_optax.gallery._report import environment, number, say
-from cs231n_optax.gallery.sweep_picture import picture
-from cs231n_optax.gallery.sweep_study import Range, Setting, at_the_end, rank, side
+from cs231n_optax.experiments import console as terminal
+from cs231n_optax.experiments.console import print_lines
+from cs231n_optax.experiments.files import environment, number, write_json, write_png
+from cs231n_optax.experiments.sweep.experiment import (
+    Range,
+    Setting,
+    grid_side,
+    is_end_of_range,
+    rank,
+)
+from cs231n_optax.experiments.sweep.picture import picture
 from cs231n_optax.training.sweep import SweepProgress, SweepResult, write_csv
 
 FILES = CSV, JSON, PICTURE = "sweep.csv", "sweep.json", "sweep.png"
+ROWS = "rows"
+"""The folder of the configurations that have finished, by which a sweep resumes."""
 
 _MOST_SHOWN = 10
 
 
-class Bar(_report.Bar):
+class Bar(terminal.Bar):
     """A bar of the configurations, with the best so far."""
 
     def __init__(self, setting: Setting, console: Console) -> None:
         super().__init__(setting.method, setting.num, console)
 
-    def hear(self, progress: SweepProgress) -> None:
-        """Some have finished."""
+    def update(self, progress: SweepProgress) -> None:
+        """Show how many have finished."""
         best, losses = rank(progress.result), progress.result.outputs.train_loss
         if best:
             news = f"best train loss {losses[best[0]]:.3g}"
         else:
             news = "all diverged" if progress.num_finished else "compiling"
-        self.show_or_tell(progress.num_finished, news)
+        self.show_or_print(progress.num_finished, news)
 
 
 def introduce(setting: Setting, num_found: int, folder: Path, console: Console) -> None:
-    """Print what is going to be tried, and how much of it was found in a folder."""
-    steps, batch_size, seeds = setting.budget
-    fixed = _values(setting.fixed)
-    say(
+    """Print the configuration, and how much of it has been found in a folder."""
+    budget, fixed = setting.budget, _values(setting.fixed)
+    print_lines(
         console,
-        f"Data: {setting.data}, {setting.train_examples} examples to train on and "
-        f"{setting.test_examples} to test.",
-        f"Model: {setting.model}, {setting.parameters} parameters.",
+        *setting.describe_task(),
         f"Method: {setting.method}{f' ({fixed})' if fixed else ''}; decay: {setting.decay}.",
-        f"Budget of each configuration: {steps} steps of {batch_size} examples; seeds: {seeds}.",
+        f"Budget of each configuration: {budget.steps} steps of {budget.batch_size} examples; "
+        f"seeds: {budget.seeds}.",
         f"Ranges: {', '.join(f'{name} {_range(ends)}' for name, ends in setting.ranges.items())}.",
         f"Configurations: {setting.num}, {_search(setting)}.",
         f"Devices: {jax.device_count()} ({jax.devices()[0].device_kind}).",
     )
     if num_found:
-        say(console, f"Found in {folder}: {num_found} of {setting.num} are finished already.")
+        print_lines(
+            console, f"Found in {folder}: {num_found} of {setting.num} are finished already."
+        )
 
 
 def conclude(setting: Setting, result: SweepResult, console: Console) -> None:
-    """Print the best ten, how many diverged, and the best of all."""
+    """Print the ten best configurations, how many diverged, and the best of all."""
     best = rank(result)
     if best:
-        console.print("", _table(setting, result, best[:_MOST_SHOWN]), "", sep="\n")
-    say(console, *_verdict(setting, result, best))
+        terminal.print_table(console, _table(setting, result, best[:_MOST_SHOWN]))
+    print_lines(console, *_verdict(setting, result, best))
 
 
 def write(folder: Path, setting: Setting, result: SweepResult) -> None:
-    """Write sweep.csv, sweep.json and sweep.png, each of them whole or not at all.
-
-    Args:
-      folder: where to; it exists.
-      setting: what the study was.
-      result: of `sweep_study.run`.
-    """
+    """Write sweep.csv, sweep.json and sweep.png, each of them whole or not at all."""
     write_csv(result, folder / CSV)
-    with replacing(folder / JSON, "w") as file:
-        document = _document(setting, result)
-        json.dump(document, file, indent=2, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-    with replacing(folder / PICTURE, "wb") as file:
-        picture(setting, result).savefig(file, format="png")
+    write_json(folder / JSON, _document(setting, result))
+    write_png(folder / PICTURE, picture(setting, result))
 
 
 def _search(setting: Setting) -> str:
@@ -87,7 +84,7 @@ def _search(setting: Setting) -> str:
     if setting.search == "random":
         return f"a random search (Sobol's points, scrambled by seed {setting.seed})"
     if setting.search == "grid" and ranges > 1:
-        return f"a grid of {' × '.join([str(side(setting.num, ranges))] * ranges)}"
+        return f"a grid of {' × '.join([str(grid_side(setting.num, ranges))] * ranges)}"
     return "evenly spaced"
 
 
@@ -104,9 +101,8 @@ def _hparams(result: SweepResult, row: int) -> dict[str, float]:
 
 
 def _table(setting: Setting, result: SweepResult, rows: list[int]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for heading in ("", *setting.ranges, "train loss", "test accuracy, %"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings = ("", *setting.ranges, "train loss", "test accuracy, %")
+    table = terminal.plain_table(headings, padding=(0, 1, 0, 0))
     for place, row in enumerate(rows, start=1):
         table.add_row(
             str(place),
@@ -127,21 +123,17 @@ def _verdict(setting: Setting, result: SweepResult, best: list[int]) -> Iterator
         yield "Nothing wins: try smaller learning rates."
         return
     hparams = _hparams(result, best[0])
-    ends = [name for name, x in hparams.items() if at_the_end(x, *setting.ranges[name][:2])]
-    for name in ends:
-        yield f"The best {name} is an end of its range: a better one may lie beyond."
+    for name, x in hparams.items():
+        if is_end_of_range(x, setting.ranges[name].low, setting.ranges[name].high):
+            yield f"The best {name} is an end of its range: a better one may lie beyond."
     yield f"Best: {_values(hparams)}."
 
 
 def _document(setting: Setting, result: SweepResult) -> dict[str, Any]:
-    """All of the study but its rows; what is not a number is None."""
+    """Return all of the sweep but its rows."""
     best = rank(result)
     return {
-        "configuration": setting._asdict()
-        | {
-            "budget": setting.budget._asdict(),
-            "ranges": {name: ends._asdict() for name, ends in setting.ranges.items()},
-        },
+        "configuration": asdict(setting),
         **environment(),
         "devices": jax.device_count(),
         "diverged": setting.num - len(best),

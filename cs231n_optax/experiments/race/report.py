@@ -1,40 +1,27 @@
-"""What a race tells: bars while it runs, then a ranked table, a CSV and a JSON file, a picture."""
+"""The report of a race: progress bars, a ranked table, and the files."""
 
-import csv
-import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cs231n_optax._files import replacing
-from cs231n_optax.gallery import _report
-from cs231n_optax.gallery._report import environment, number, say
-from cs231n_optax.gallery.race import Progress, Setting, Spread, Summary, Track
-from cs231n_optax.gallery.race_picture import picture
-from cs231n_optax.gallery.sweep_study import at_the_end
+from cs231n_optax.experiments import console as terminal
+from cs231n_optax.experiments.console import print_lines
+from cs231n_optax.experiments.files import environment, number, write_csv, write_json, write_png
+from cs231n_optax.experiments.race.experiment import Progress, Setting, Spread, Summary, Track
+from cs231n_optax.experiments.race.picture import picture
+from cs231n_optax.experiments.sweep.experiment import is_end_of_range
 from cs231n_optax.training.sweep import SweepProgress
 
 FILES = CSV, JSON, PICTURE = "race.csv", "race.json", "race.png"
 
-_COLUMNS = (
-    "method",
-    "seed",
-    "step",
-    "batch_loss",
-    "learning_rate",
-    "grad_norm",
-    "train_loss",
-    "test_accuracy",
-)
 
-
-class TuningBar(_report.Bar):
+class TuningBar(terminal.Bar):
     """A bar of the runs that choose the learning rates, of all methods together."""
 
     def __init__(self, setting: Setting, console: Console) -> None:
@@ -42,19 +29,19 @@ class TuningBar(_report.Bar):
         self._runs, self._methods = setting.tuning.runs, list(setting.learning_rates)
         super().__init__("tuning", self._runs * len(self._methods), console)
 
-    def hear(self, method: str, progress: SweepProgress) -> None:
-        """Some runs of a method have finished."""
+    def update(self, method: str, progress: SweepProgress) -> None:
+        """Show how many runs of a method have finished."""
         before = self._runs * self._methods.index(method)
-        self.show_or_tell(before + progress.num_finished, method)
+        self.show_or_print(before + progress.num_finished, method)
 
 
 class Bars:
-    """A bar for each method and one for all; outside a terminal, a line as each method ends."""
+    """A bar for each method and one for all; outside a terminal, a line at the end of each."""
 
     def __init__(self, setting: Setting, console: Console) -> None:
         self._console = console
-        self._live = _report.is_live(console)
-        self._bars = _report.bars(console)
+        self._live = terminal.is_live(console)
+        self._bars = terminal.progress_bars(console)
         steps = setting.budget.steps
         self._methods = {
             name: self._bars.add_task(name, total=steps, start=False, news="")
@@ -70,35 +57,33 @@ class Bars:
         self._bars.stop()
 
     def begin(self, method: str) -> Progress:
-        """Start a method's bar; what this returns moves it."""
+        """Start a method's bar, and return the function that advances it."""
         task = self._methods[method]
         self._bars.start_task(task)
 
-        def move(step: int, loss: float) -> None:
+        def advance(step: int, loss: float) -> None:
             text = "diverged" if math.isnan(loss) else f"loss {loss:.4g}"
             self._bars.advance(self._all, step - self._bars.tasks[task].completed)
             self._bars.update(task, completed=step, news=text if step > 0 else "compiling")
 
-        return move
+        return advance
 
     def end(self, summary: Summary) -> None:
-        """A method has finished: its bar stands still, or its line is printed."""
+        """Stop a method's bar or, outside a terminal, print its line."""
         self._bars.stop_task(self._methods[summary.track.entrant.name])
         if not self._live:
             self._console.print(f"{summary.track.entrant.name}: {_ending(summary)}")
 
 
 def introduce(setting: Setting, console: Console) -> None:
-    """Print what is going to race."""
-    steps, batch_size, seeds = setting.budget
+    """Print the configuration."""
+    budget = setting.budget
     rates = ", ".join(f"{method} {rate:.4g}" for method, rate in setting.learning_rates.items())
     arguments = ", ".join(f"{name} = {x:.4g}" for name, x in setting.decay_parameters.items())
-    say(
+    print_lines(
         console,
-        f"Data: {setting.data}, {setting.train_examples} examples to train on and "
-        f"{setting.test_examples} to test.",
-        f"Model: {setting.model}, {setting.parameters} parameters.",
-        f"Budget: {steps} steps of {batch_size} examples; seeds: {seeds}.",
+        *setting.describe_task(),
+        f"Budget: {budget.steps} steps of {budget.batch_size} examples; seeds: {budget.seeds}.",
         f"Learning rates: {rates}.",
         *_tuning(setting),
         f"Decay: {setting.decay}{f' ({arguments})' if arguments else ''}.",
@@ -108,26 +93,26 @@ def introduce(setting: Setting, console: Console) -> None:
 def _tuning(setting: Setting) -> Iterator[str]:
     if setting.tuning is None:
         return
-    runs, lowest, highest, seed = setting.tuning
+    tuning = setting.tuning
     yield (
-        f"Tuned: each is the best of {runs} from {lowest:g} to {highest:g}, from seed {seed}, "
-        "which does not race."
+        f"Tuned: each is the best of {tuning.runs} from {tuning.lowest:g} to {tuning.highest:g}, "
+        f"from seed {tuning.seed}, which does not race."
     )
     for method, rate in setting.learning_rates.items():
-        if at_the_end(rate, lowest, highest):
+        if is_end_of_range(rate, tuning.lowest, tuning.highest):
             yield f"The rate of {method} is an end of the range: a better one may lie beyond."
 
 
 def conclude(setting: Setting, ranking: Sequence[Summary], console: Console) -> None:
-    """Print the ranking, what its numbers are, and who wins."""
-    console.print("", _table(setting, ranking), "", sep="\n")
+    """Print the ranking, the meaning of its numbers, and the verdict."""
+    terminal.print_table(console, _table(setting, ranking))
     seeds = setting.budget.seeds
     over = f", mean ± standard deviation over {seeds} seeds" if seeds > 1 else ""
-    say(
+    print_lines(
         console,
         f"Ranked by the final loss on the whole training set{over}.",
-        f"Steps to {_percent(setting.accuracy_goal)} %: until an evaluation found so much of the "
-        f"test set right{'; the median over the seeds' if seeds > 1 else ''}.",
+        f"Steps to {_percent(setting.accuracy_goal)} %: until an evaluation reaches this test "
+        f"accuracy{'; the median over the seeds' if seeds > 1 else ''}.",
         f"Steps per second: training only{', all seeds together' if seeds > 1 else ''}.",
         *(
             f"{summary.track.entrant.name} {_divergence(summary.track)}."
@@ -140,7 +125,10 @@ def conclude(setting: Setting, ranking: Sequence[Summary], console: Console) -> 
 
 
 def verdict(ranking: Sequence[Summary]) -> str:
-    """Who wins, in two sentences; the seeds are compared one by one, since they start alike."""
+    """Say who wins, in two sentences.
+
+    The winner and the runner-up are compared seed by seed, since equal seeds start alike.
+    """
     winner, *others = ranking
     name = winner.track.entrant.name
     if np.all(winner.track.diverged):
@@ -164,40 +152,32 @@ def write(
 ) -> None:
     """Write race.csv, race.json and race.png, each of them whole or not at all.
 
-    Args:
-      folder: where to; it is made if it does not exist.
-      setting: what the race was.
-      ranking: the methods that finished, the best first.
-      unfinished: the names of those that were interrupted.
+    The ranking has the methods that finished; ``unfinished`` names those that were interrupted.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / CSV, "w") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(_COLUMNS)
-        for summary in ranking:
-            rows.writerows(_rows(summary.track))
-    with replacing(folder / JSON, "w") as file:
-        document = _document(setting, ranking, unfinished)
-        json.dump(document, file, indent=2, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-    with replacing(folder / PICTURE, "wb") as file:
-        picture(setting, ranking, unfinished).savefig(file, format="png")
+    recorded = ("batch_loss", "learning_rate", "grad_norm", "train_loss", "test_accuracy")
+    columns = ("method", "seed", "step", *recorded)
+    write_csv(folder / CSV, columns, (row for s in ranking for row in _rows(s.track)))
+    write_json(folder / JSON, _document(setting, ranking, unfinished))
+    write_png(folder / PICTURE, picture(setting, ranking, unfinished))
 
 
 def _table(setting: Setting, ranking: Sequence[Summary]) -> Table:
-    """The ranking, for a terminal of 80 columns or more."""
-    rows = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    rows.add_column("", no_wrap=True)
-    rows.add_column("\nmethod", no_wrap=True)
-    for heading in (
-        "final\ntrain loss",
-        "final test\naccuracy, %",
-        f"steps to\n{_percent(setting.accuracy_goal)} %",
-        "steps per\nsecond",
-        "compile\nseconds",
-    ):
-        rows.add_column(heading, justify="right", no_wrap=True)
-    form = _loss_form(ranking)
+    """Return the ranking, for a terminal of 80 columns or more."""
+    rows = terminal.plain_table(
+        (
+            "",
+            "\nmethod",
+            "final\ntrain loss",
+            "final test\naccuracy, %",
+            f"steps to\n{_percent(setting.accuracy_goal)} %",
+            "steps per\nsecond",
+            "compile\nseconds",
+        ),
+        padding=(0, 0, 0, 0),
+    )
+    rows.columns[1].justify = "left"
+    form = _loss_format(ranking)
     for place, summary in enumerate(ranking, start=1):
         rows.add_row(
             str(place),
@@ -212,35 +192,31 @@ def _table(setting: Setting, ranking: Sequence[Summary]) -> Table:
 
 
 def _rows(track: Track) -> Iterator[tuple[Any, ...]]:
-    """The rows of one method, seed by seed; an empty cell is what was not recorded.
+    """Yield the rows of one method, seed by seed; cells of what was not recorded are empty.
 
-    Row t has the update after t updates and, if there was an evaluation just before it, that. So
-    the last row of a seed is an evaluation alone, or else the step at which it diverged.
+    Row t has the next update after t updates, and the evaluation just before it if there is one.
+    The last row of a seed is an evaluation alone, or the step at which it diverged.
     """
     name, steps = track.entrant.name, track.loss.shape[1]
     evaluation = {step: i for i, step in enumerate(track.evaluated_at.tolist())}
     for seed, diverged_at in enumerate(track.diverged_at.tolist()):
         for step in range((steps if diverged_at < 0 else diverged_at) + 1):
-            update, measured = ("", "", ""), ("", "")
+            update, evaluated = ("", "", ""), ("", "")
             if step < steps:
                 at = seed, step
                 update = track.loss[at], track.learning_rate[at], track.grad_norm[at]
             if step in evaluation:
                 at = seed, evaluation[step]
-                measured = track.train_loss[at], track.test_accuracy[at]
-            yield name, seed, step, *update, *measured
+                evaluated = track.train_loss[at], track.test_accuracy[at]
+            yield name, seed, step, *update, *evaluated
 
 
 def _document(
     setting: Setting, ranking: Sequence[Summary], unfinished: Sequence[str]
 ) -> dict[str, Any]:
-    """All of the race but its steps; what is not a number is None."""
+    """Return all of the race but its steps."""
     return {
-        "configuration": setting._asdict()
-        | {
-            "budget": setting.budget._asdict(),
-            "tuning": setting.tuning and setting.tuning._asdict(),
-        },
+        "configuration": asdict(setting),
         **environment(),
         "complete": not unfinished,
         "unfinished": list(unfinished),
@@ -274,7 +250,7 @@ def _over_seeds(spread: Spread, values: np.ndarray) -> dict[str, Any]:
 
 
 def _final_losses(track: Track) -> np.ndarray:
-    """The last loss of each seed; infinite if it diverged."""
+    """Return the last loss of each seed; infinite if it diverged."""
     return np.nan_to_num(track.train_loss[:, -1], nan=np.inf)
 
 
@@ -292,8 +268,8 @@ def _divergence(track: Track) -> str:
     return f"diverged {when}{f', from {len(steps)} of {seeds} seeds' if seeds > 1 else ''}"
 
 
-def _loss_form(ranking: Sequence[Summary]) -> str:
-    """One format for all: as many decimals as give the smallest three digits, if that fits."""
+def _loss_format(ranking: Sequence[Summary]) -> str:
+    """Return one format for all losses: three digits of the smallest, if that fits the column."""
     losses = [s.train_loss.mean for s in ranking if not math.isnan(s.train_loss.mean)]
     if losses and min(losses) >= 1e-4 and max(losses) < 1000:
         return f".{max(2, 2 - math.floor(math.log10(min(losses))))}f"

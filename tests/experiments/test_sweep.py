@@ -2,8 +2,7 @@
 
 import io
 import json
-import subprocess
-import sys
+from dataclasses import replace
 
 import jax
 import matplotlib.image
@@ -13,8 +12,10 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 import cs231n_optax
-from cs231n_optax.gallery import race, sweep_picture, sweep_report, sweep_study
-from cs231n_optax.gallery.sweep_study import Outcome, Range
+from cs231n_optax.experiments.race.experiment import Tuning
+from cs231n_optax.experiments.sweep import experiment, picture, report
+from cs231n_optax.experiments.sweep.experiment import Outcome, Range
+from cs231n_optax.experiments.task import Budget, Task
 from cs231n_optax.problems.datasets import Dataset
 from cs231n_optax.problems.networks import accuracy, cross_entropy, softmax_regression
 
@@ -22,20 +23,20 @@ TRAIN, FEATURES, CLASSES = 24, 3, 2
 RATES = Range(1e-3, 10.0, log=True)
 
 
-def make_problem():
+def make_task():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(TRAIN + 10, FEATURES)).astype(np.float32)
     y = (x[:, 0] + 0.3 * rng.normal(size=len(x)) > 0).astype(np.int32)
     data = Dataset("tiny", x[:TRAIN], y[:TRAIN], x[TRAIN:], y[TRAIN:], CLASSES)
-    return race.Problem(data, softmax_regression((FEATURES,), CLASSES))
+    return Task(data, softmax_regression((FEATURES,), CLASSES))
 
 
-PROBLEM = make_problem()
-BUDGET = race.Budget(steps=7, batch_size=8, seeds=2)
+TASK = make_task()
+BUDGET = Budget(steps=7, batch_size=8, seeds=2)
 
 
 def setting(ranges=None, search="even", num=5, seed=None, steps=7):
-    return sweep_study.Setting(
+    return experiment.Setting(
         data="tiny",
         source="tiny",
         train_examples=TRAIN,
@@ -44,7 +45,7 @@ def setting(ranges=None, search="even", num=5, seed=None, steps=7):
         parameters=8,
         method="momentum",
         decay="constant",
-        budget=BUDGET._replace(steps=steps),
+        budget=replace(BUDGET, steps=steps),
         ranges=ranges or {"learning_rate": RATES},
         fixed={"rho": 0.9},
         search=search,
@@ -57,97 +58,92 @@ def make(hparams):
     return cs231n_optax.momentum(hparams["learning_rate"], hparams.get("rho", 0.9))
 
 
-def fit_of(learning_rate, rho, seed):
+@jax.jit
+def fit_of(learning_rate, seed):
     """What one configuration does from one seed, through the public functions alone."""
-    data, network = PROBLEM.dataset, PROBLEM.network
+    data, network = TASK.dataset, TASK.network
     init_key, batch_key = jax.random.split(jax.random.key(seed))
 
     def loss(params, batch):
         return cross_entropy(network.apply(params, batch[0]), batch[1])
 
-    return cs231n_optax.fit(
+    result = cs231n_optax.fit(
         loss,
         network.init(init_key),
-        cs231n_optax.momentum(learning_rate, rho),
+        cs231n_optax.momentum(learning_rate, 0.9),
         (data.x_train, data.y_train),
         steps=BUDGET.steps,
         batch_size=BUDGET.batch_size,
         key=batch_key,
     )
+    train_loss = loss(result.params, (data.x_train, data.y_train))
+    test_accuracy = accuracy(network.apply(result.params, data.x_test), data.y_test)
+    return train_loss, test_accuracy, result.history.loss
 
 
 @pytest.fixture(scope="module")
 def result():
-    return sweep_study.run(make, PROBLEM, setting(), lane_batch=3)
+    return experiment.run(make, TASK, setting(), batch_size=3)
 
 
 # The computation.
 
 
 def test_a_row_is_a_fit_of_its_own(result):
-    data, network = PROBLEM.dataset, PROBLEM.network
     np.testing.assert_allclose(result.hparams["learning_rate"], np.geomspace(1e-3, 10, 5))
     for row in (0, 3):
-        fits = [fit_of(result.hparams["learning_rate"][row], 0.9, seed) for seed in (0, 1)]
-        logits = [network.apply(fit.params, data.x_train) for fit in fits]
-        losses = [cross_entropy(logit, data.y_train) for logit in logits]
-        right = [accuracy(network.apply(fit.params, data.x_test), data.y_test) for fit in fits]
+        fits = [fit_of(result.hparams["learning_rate"][row], seed) for seed in (0, 1)]
+        train_loss, test_accuracy, curve = (np.mean(x, axis=0) for x in zip(*fits, strict=True))
         outcome = jax.tree.map(lambda column, row=row: column[row], result.outputs)
-        np.testing.assert_allclose(outcome.train_loss, np.mean(losses), rtol=1e-5)
-        np.testing.assert_allclose(outcome.test_accuracy, np.mean(right), rtol=1e-5)
-        curve = np.mean([fit.history.loss for fit in fits], axis=0)
+        np.testing.assert_allclose(outcome.train_loss, train_loss, rtol=1e-5)
+        np.testing.assert_allclose(outcome.test_accuracy, test_accuracy, rtol=1e-5)
         np.testing.assert_allclose(outcome.curve, [curve[0], *curve], rtol=1e-5)
         assert outcome.diverged_at == -1
 
 
-def test_the_curve_has_the_means_of_blocks():
-    longer = setting(num=2, steps=103)  # 34 blocks of 3 steps, and 1 of 1
-    outcome = sweep_study.run(make, PROBLEM, longer, lane_batch=1).outputs
-    assert sweep_study.block_length(103) == 3
-    assert outcome.curve.shape == (2, 1 + 35)
-    assert np.isfinite(outcome.curve).all()
-
-
-def test_divergence_is_told_and_never_wins():
-    wide = setting({"learning_rate": Range(1e-2, 1e38, log=True)}, num=3)
-    outcome = sweep_study.run(make, PROBLEM, wide, lane_batch=1).outputs
+def test_a_long_run_with_divergence():
+    """The curve has the means of blocks: 34 of 3 steps, and 1 of 1. Divergence never wins."""
+    wide = setting({"learning_rate": Range(1e-2, 1e38, log=True)}, num=3, steps=103)
+    outcome = experiment.run(make, TASK, wide, batch_size=1).outputs
+    assert experiment.block_length(103) == 3
+    assert outcome.curve.shape == (3, 1 + 35)
+    assert np.isfinite(outcome.curve[0]).all()
     assert outcome.diverged_at[0] == -1
     assert outcome.diverged_at[-1] > 0
     assert np.isnan(outcome.train_loss[-1])
     assert np.isnan(outcome.test_accuracy[-1])
     lost = np.isnan(outcome.train_loss)
-    assert not set(sweep_study.rank(cs231n_optax.SweepResult({}, outcome))) & set(*lost.nonzero())
+    assert not set(experiment.rank(cs231n_optax.SweepResult({}, outcome))) & set(*lost.nonzero())
 
 
 def test_the_rates_of_a_race_are_tuned_on_a_seed_of_their_own():
-    tuning = race.Tuning(runs=4, lowest=1e-3, highest=10.0, seed=2)
+    tuning = Tuning(runs=4, lowest=1e-3, highest=10.0, seed=2)
     heard = []
-    rate = sweep_study.tune(make, PROBLEM, BUDGET, tuning, heard.append)
-    rates, data = np.geomspace(1e-3, 10, 4), PROBLEM.dataset
-    logits = [PROBLEM.network.apply(fit_of(x, 0.9, 2).params, data.x_train) for x in rates]
-    losses = [float(cross_entropy(logit, data.y_train)) for logit in logits]
+    rate = experiment.tune(make, TASK, BUDGET, tuning, heard.append)
+    rates = np.geomspace(1e-3, 10, 4)
+    losses = [float(fit_of(x, 2)[0]) for x in rates]
     assert rate == pytest.approx(rates[np.argmin(losses)])
     assert [news.num_finished for news in heard][:: len(heard) - 1] == [0, 4]
 
 
 def test_a_method_that_always_diverges_gets_the_lowest_rate():
-    tuning = race.Tuning(runs=2, lowest=1e37, highest=1e38, seed=2)
-    assert sweep_study.tune(make, PROBLEM, BUDGET, tuning) == 1e37
+    tuning = Tuning(runs=2, lowest=1e37, highest=1e38, seed=2)
+    assert experiment.tune(make, TASK, BUDGET, tuning) == 1e37
 
 
 # The search.
 
 
 def test_one_range_is_cut_evenly():
-    rows = sweep_study.configurations(setting(num=3))
+    rows = experiment.configurations(setting(num=3))
     assert [row["learning_rate"] for row in rows] == pytest.approx([1e-3, 0.1, 10])
-    rows = sweep_study.configurations(setting({"rho": Range(0.0, 0.9, log=False)}, num=4))
+    rows = experiment.configurations(setting({"rho": Range(0.0, 0.9, log=False)}, num=4))
     assert [row["rho"] for row in rows] == pytest.approx([0, 0.3, 0.6, 0.9])
 
 
 def test_a_grid_has_every_combination():
     ranges = {"learning_rate": Range(0.01, 1.0, log=True), "rho": Range(0.0, 0.9, log=False)}
-    rows = sweep_study.configurations(setting(ranges, "grid", num=9))
+    rows = experiment.configurations(setting(ranges, "grid", num=9))
     pairs = [(round(row["learning_rate"], 9), round(row["rho"], 9)) for row in rows]
     assert pairs == [(x, y) for x in (0.01, 0.1, 1) for y in (0, 0.45, 0.9)]
 
@@ -155,10 +151,10 @@ def test_a_grid_has_every_combination():
 @pytest.mark.parametrize("num", [2, 5, 64])
 def test_a_random_search_covers_every_range_evenly(num):
     ranges = {"learning_rate": RATES, "rho": Range(0.0, 0.9, log=False)}
-    rows = sweep_study.configurations(setting(ranges, "random", num, seed=3))
+    rows = experiment.configurations(setting(ranges, "random", num, seed=3))
     assert len(rows) == num
-    assert rows == sweep_study.configurations(setting(ranges, "random", num, seed=3))
-    assert rows != sweep_study.configurations(setting(ranges, "random", num, seed=4))
+    assert rows == experiment.configurations(setting(ranges, "random", num, seed=3))
+    assert rows != experiment.configurations(setting(ranges, "random", num, seed=4))
     if num == 64:  # one in each of 64 equal parts
         shares = np.log([row["learning_rate"] / RATES.low for row in rows]) / np.log(1e4)
         assert sorted(np.floor(64 * shares)) == list(range(64))
@@ -179,7 +175,7 @@ def made_up(hparams, losses):
     return cs231n_optax.SweepResult(columns, outcome)
 
 
-def told(*args, tell=sweep_report.conclude):
+def told(*args, tell=report.conclude):
     console = Console(file=io.StringIO(), width=100)
     tell(*args, console)
     return console.file.getvalue()
@@ -213,10 +209,10 @@ def test_the_bar_is_a_line_a_tenth_in_a_pipe():
     terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
     pipe = Console(file=io.StringIO(), width=100)
     for console in (terminal, pipe):
-        with sweep_report.Bar(setting(num=40), console) as bar:
+        with report.Bar(setting(num=40), console) as bar:
             for done in (0, 3, 5, 40):
                 so_far = made_up({"learning_rate": [1.0] * done}, [0.125] * done)
-                bar.hear(cs231n_optax.SweepProgress(done, so_far))
+                bar.update(cs231n_optax.SweepProgress(done, so_far))
     assert "40/40" in terminal.file.getvalue()
     assert "best train loss 0.125" in terminal.file.getvalue()
     assert pipe.file.getvalue() == (
@@ -230,7 +226,7 @@ def test_json_is_strict(result, tmp_path):
 
     for name, study in (("real", result), ("lost", made_up({"learning_rate": [1.0]}, [np.nan]))):
         (tmp_path / name).mkdir()
-        sweep_report.write(tmp_path / name, setting(num=len(study.outputs.curve)), study)
+        report.write(tmp_path / name, setting(num=len(study.outputs.curve)), study)
         text = (tmp_path / name / "sweep.json").read_text()
         document = json.loads(text, parse_constant=refuse)
         ranges = {"learning_rate": {"low": 1e-3, "high": 10.0, "log": True}}
@@ -267,7 +263,7 @@ def test_the_picture(study, tmp_path):
     ranges = {name: RATES if name == "learning_rate" else RHO for name in names}
     points = {name: SIX if name == "learning_rate" else SIX / 11 for name in names}
     chosen = setting(ranges, search, num=6, seed=0)
-    figure = sweep_picture.picture(chosen, made_up(points, losses))
+    figure = picture.picture(chosen, made_up(points, losses))
     figure.savefig(tmp_path / "sweep.png")
     pixels = matplotlib.image.imread(tmp_path / "sweep.png")[..., :3]
     assert pixels.shape[1] == 1200
@@ -280,7 +276,7 @@ def test_the_picture(study, tmp_path):
 
 def test_a_diverged_row_is_a_cross_at_the_top():
     axes = Figure().subplots()
-    sweep_picture.curve(axes, SIX, np.array(LOSSES), xlabel="learning rate")
+    picture.curve(axes, SIX, np.array(LOSSES), xlabel="learning rate")
     drawn, crosses = axes.lines
     np.testing.assert_allclose(drawn.get_xdata(), SIX)
     np.testing.assert_array_equal(drawn.get_ydata(), LOSSES)
@@ -297,7 +293,7 @@ def test_a_grid_is_drawn_as_tiles():
     loss = np.array([1.0, 2, 3, 4, 5, np.nan])
     order = np.random.default_rng(0).permutation(6)
     axes = Figure().subplots()
-    tiles = sweep_picture.heat_map(
+    tiles = picture.heat_map(
         axes, x[order], y[order], loss[order], xlabel="α", ylabel="ρ", yscale="linear"
     )
     values = np.ma.filled(tiles.get_array(), np.nan)
@@ -309,26 +305,18 @@ def test_a_grid_is_drawn_as_tiles():
 
 def test_the_lectures_four_rates():
     rates = np.array([1e-3, 1e-2, 1e-1, 1, 10, 100])
-    telling = sweep_picture.telling_rows(rates, np.array([2.0, 0.5, 0.1, 0.3, np.nan, np.nan]))
-    assert telling == {"very high": 4, "high": 3, "good": 2, "low": 1}
+    chosen = picture.representative_rows(rates, np.array([2.0, 0.5, 0.1, 0.3, np.nan, np.nan]))
+    assert chosen == {"very high": 4, "high": 3, "good": 2, "low": 1}
     shuffled = np.array([3, 0, 5, 1, 2, 4])
     losses = np.array([2.0, 0.5, 0.1, 0.3, np.nan, np.nan])[shuffled]
-    again = sweep_picture.telling_rows(rates[shuffled], losses)
+    again = picture.representative_rows(rates[shuffled], losses)
     assert {word: rates[shuffled][row] for word, row in again.items()} == {
-        word: rates[row] for word, row in telling.items()
+        word: rates[row] for word, row in chosen.items()
     }
-    finite = sweep_picture.telling_rows(rates, np.array([2.0, 0.5, 0.1, 0.3, 2.0, 5.0]))
+    finite = picture.representative_rows(rates, np.array([2.0, 0.5, 0.1, 0.3, 2.0, 5.0]))
     assert finite == {"very high": 5, "high": 3, "good": 2, "low": 1}
-    assert sweep_picture.telling_rows(rates[:2], np.array([1.0, 2.0])) == {
+    assert picture.representative_rows(rates[:2], np.array([1.0, 2.0])) == {
         "very high": 1,
         "good": 0,
     }
-    assert sweep_picture.telling_rows(rates[:2], np.array([np.nan, np.nan])) == {"very high": 0}
-
-
-def test_the_report_leaves_pyplot_alone():
-    code = (
-        "import sys, cs231n_optax.gallery.sweep_report\n"
-        "assert 'matplotlib.pyplot' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+    assert picture.representative_rows(rates[:2], np.array([np.nan, np.nan])) == {"very high": 0}

@@ -1,7 +1,7 @@
 """The picture of a race: train loss and test accuracy against steps, and a scoreboard."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,44 +9,31 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from cs231n_optax.gallery.race import Setting, Summary, Track
+from cs231n_optax.experiments import style
+from cs231n_optax.experiments.race.experiment import Setting, Summary, Track
+from cs231n_optax.experiments.style import LineStyle
 
-
-class _Style(NamedTuple):
-    color: str
-    linestyle: str
-    marker: str
-
-
-# The colours of Okabe & Ito, but for their yellow, which is too pale for a line on white. In grey,
-# and to the colour-blind, the dashes and the markers tell the methods apart.
 _STYLES = (
-    _Style("#000000", "-", "o"),
-    _Style("#E69F00", "--", "s"),
-    _Style("#0072B2", "-", "^"),
-    _Style("#009E73", "-.", "D"),
-    _Style("#CC79A7", "--", "v"),
-    _Style("#56B4E9", ":", "X"),
-    _Style("#D55E00", "-", "P"),
+    LineStyle(style.BLACK, "-", "o"),
+    LineStyle(style.ORANGE, "--", "s"),
+    LineStyle(style.BLUE, "-", "^"),
+    LineStyle(style.GREEN, "-.", "D"),
+    LineStyle(style.PURPLE, "--", "v"),
+    LineStyle(style.SKY_BLUE, ":", "X"),
+    LineStyle(style.VERMILION, "-", "P"),
 )
 _LINE: dict[str, Any] = {"linewidth": 1.4, "markersize": 4.2}
 _GOAL_LINE: dict[str, Any] = {"color": "0.35", "linewidth": 0.9, "linestyle": (0, (1, 2))}
-_MARKERS_A_CURVE = 7
-_HIGHEST = 10  # times the first loss: what flies higher must not flatten the rest
+_MARKERS_PER_CURVE = 7
 _ACCURACY_TICKS = (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999)
 
 
 def picture(setting: Setting, ranking: Sequence[Summary], unfinished: Sequence[str]) -> Figure:
-    """Draw the curves and a scoreboard, 1200 pixels wide; pyplot's global state is not touched.
+    """Draw the curves and a scoreboard.
 
-    A constant learning rate stands in the scoreboard; any other has a panel.
-
-    Args:
-      setting: what the race was.
-      ranking: the methods that finished, the best first.
-      unfinished: the names of those that were interrupted.
+    A constant learning rate is written in the scoreboard; any other is drawn in its own panel.
     """
-    figure = Figure(figsize=(8, 4), dpi=150, layout="constrained")
+    figure = style.new_figure(height=4)
     figure.suptitle(_title(setting, unfinished), fontsize=10, parse_math=False)
     constant = setting.decay == "constant"
     axes = figure.subplot_mosaic(
@@ -63,30 +50,31 @@ def picture(setting: Setting, ranking: Sequence[Summary], unfinished: Sequence[s
 
 
 def _title(setting: Setting, unfinished: Sequence[str]) -> str:
-    steps, batch_size, seeds = setting.budget
+    budget, seeds = setting.budget, setting.budget.seeds
     over = f"mean ± std of {seeds} seeds, within their range" if seeds > 1 else "one seed"
-    title = f"{setting.model} on {setting.data}: {steps} steps of {batch_size} examples, {over}"
+    spent = f"{budget.steps} steps of {budget.batch_size} examples"
+    title = f"{setting.model} on {setting.data}: {spent}, {over}"
     return f"{title}\n(interrupted: {', '.join(unfinished)} missing)" if unfinished else title
 
 
 def _draw_losses(axes: Axes, ranking: Sequence[Summary]) -> None:
     for place, (track, *_) in enumerate(ranking):
         _draw_curve(axes, track, track.evaluated_at, track.train_loss, place)
-    _dress(axes, "train loss")
+    _format_axes(axes, "train loss")
     axes.set_yscale("log")
     first = float(np.mean(ranking[0].track.train_loss[:, 0]))
-    axes.set_ylim(top=min(axes.get_ylim()[1], _HIGHEST * first))
+    axes.set_ylim(top=min(axes.get_ylim()[1], style.HIGHEST * first))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))
 
 
 def _draw_accuracies(axes: Axes, ranking: Sequence[Summary], setting: Setting) -> None:
-    """The error on a log axis upside down, labelled by the accuracy: so 98 % and 99 % lie apart."""
+    """Draw the error on a reversed log axis, which separates 98 from 99 %; label the accuracy."""
     smallest = 0.5 / setting.test_examples
     for place, (track, *_) in enumerate(ranking):
         error = np.maximum(1 - track.test_accuracy, smallest)
         _draw_curve(axes, track, track.evaluated_at, error, place)
     axes.axhline(max(1 - setting.accuracy_goal, smallest), **_GOAL_LINE)
-    _dress(axes, "test accuracy (log of the error)")
+    _format_axes(axes, "test accuracy (log of the error)")
     axes.set_yscale("log")
     axes.invert_yaxis()
     axes.yaxis.set_major_locator(FixedLocator([1 - tick for tick in _ACCURACY_TICKS]))
@@ -97,31 +85,32 @@ def _draw_accuracies(axes: Axes, ranking: Sequence[Summary], setting: Setting) -
 def _draw_rates(axes: Axes, ranking: Sequence[Summary], setting: Setting) -> None:
     for place, (track, *_) in enumerate(ranking):
         _draw_curve(axes, track, np.arange(track.loss.shape[1]), track.learning_rate, place)
-    _dress(axes, f"learning rate: {setting.decay}")
+    _format_axes(axes, f"learning rate: {setting.decay}")
     axes.set_yscale("log")
 
 
 def _draw_curve(axes: Axes, track: Track, steps: np.ndarray, rows: np.ndarray, place: int) -> None:
-    """The mean over seeds in a band of ± one standard deviation; the better lie on top.
+    """Draw the mean over the seeds and a band of one standard deviation; the better lie on top.
 
-    The band stays within the seeds' own range: on a log axis it would else fall to nothing.
+    The band is clipped to the range of the seeds: its lower edge may not be positive, which a log
+    axis can't show.
     """
-    style, zorder = _style(track), 3 - place / 100
+    look, zorder = _style(track), 3 - place / 100
     going = np.ma.masked_invalid(rows)
     mean = going.mean(axis=0)
-    gap = max(1, len(steps) // _MARKERS_A_CURVE)
-    first = track.entrant.lane % len(_STYLES) * gap // len(_STYLES)
-    axes.plot(steps, mean, **style, **_LINE, markevery=(first, gap), zorder=zorder)
+    gap = max(1, len(steps) // _MARKERS_PER_CURVE)
+    first = track.entrant.style_index % len(_STYLES) * gap // len(_STYLES)
+    axes.plot(steps, mean, **look, **_LINE, markevery=(first, gap), zorder=zorder)
     if len(rows) > 1:
         std = going.std(axis=0, ddof=1)
         low = np.ma.maximum(mean - std, going.min(axis=0))
         high = np.ma.minimum(mean + std, going.max(axis=0))
-        color = style["color"]
+        color = look["color"]
         axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0, zorder=zorder - 1)
 
 
 def _draw_scoreboard(axes: Axes, ranking: Sequence[Summary], setting: Setting) -> None:
-    """The legend, in the order of the ranking."""
+    """Draw the legend, in the order of the ranking."""
     lines = [Line2D([], [], **_style(track), **_LINE) for track, *_ in ranking]
     labels = [_score(place, s, setting) for place, s in enumerate(ranking, start=1)]
     axes.axis("off")
@@ -135,7 +124,7 @@ def _draw_scoreboard(axes: Axes, ranking: Sequence[Summary], setting: Setting) -
         borderpad=0,
         borderaxespad=0,
         handlelength=2.8,
-        fontsize=8.5,
+        fontsize=style.FONT_SIZE,
         title_fontsize=9,
     )
 
@@ -149,13 +138,10 @@ def _score(place: int, summary: Summary, setting: Setting) -> str:
 
 
 def _style(track: Track) -> dict[str, Any]:
-    return _STYLES[track.entrant.lane % len(_STYLES)]._asdict()
+    return _STYLES[track.entrant.style_index % len(_STYLES)]._asdict()
 
 
-def _dress(axes: Axes, title: str) -> None:
+def _format_axes(axes: Axes, title: str) -> None:
     axes.set_title(title, fontsize=9, loc="left")
-    axes.set_xlabel("steps", fontsize=8.5)
-    axes.tick_params(labelsize=8.5)
-    axes.grid(color="0.9", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("steps", fontsize=style.FONT_SIZE)
+    style.format_axes(axes)

@@ -1,14 +1,13 @@
-"""The race: several methods on one problem, from the same points and through the same batches.
+"""A race: several methods on one task, from the same first points and through the same batches.
 
-Seed i decides a first point and an order of the batches, the same for every method. A method
-trains from all its seeds at once, under one `jax.vmap`. Here is the computation only;
-`race_report` shows it and `cs231n_optax.cli` starts it.
+A method trains from all its seeds at once, under one `jax.vmap`.
 """
 
 import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cs231n_optax.problems.datasets import Dataset
-from cs231n_optax.problems.networks import Network, accuracy, cross_entropy
+from cs231n_optax.experiments import task as tasks
+from cs231n_optax.experiments.task import Budget, Task, TaskSetting
+from cs231n_optax.problems.networks import Network
 from cs231n_optax.training.fit import FitHistory, FitState, fit
 
-_EVALUATION_BLOCK = 512
 _FEWEST_CHUNKS, _MOST_CHUNKS = 20, 40
 _FEWEST_EVALUATIONS = 10
 
@@ -29,35 +28,15 @@ Progress = Callable[[int, float], None]
 """Called with the steps done so far and the mean loss of the last batches; NaN if all diverged."""
 
 
-class Problem(NamedTuple):
-    """What is trained: a network, on a data set."""
-
-    dataset: Dataset
-    network: Network
-
-
-class Budget(NamedTuple):
-    """What every method may spend.
+@dataclass(frozen=True)
+class Tuning:
+    """How the learning rates were chosen: in the same way for every method.
 
     Attributes:
-      steps: updates from each seed.
-      batch_size: examples an update.
-      seeds: how many starts, seeds 0 ... seeds - 1.
-    """
-
-    steps: int
-    batch_size: int
-    seeds: int
-
-
-class Tuning(NamedTuple):
-    """How the learning rates were chosen: the same for every method, so that the race is fair.
-
-    Attributes:
-      runs: of each method, each as long as the race.
-      lowest: of the rates that were tried, evenly spaced on a log scale.
-      highest: likewise.
-      seed: where they started; it does not race.
+      runs: runs of each method, each as long as the race.
+      lowest: the lowest rate tried; the rates are evenly spaced on a log scale.
+      highest: the highest rate tried.
+      seed: the seed of these runs, which is none of the race's.
     """
 
     runs: int
@@ -66,30 +45,19 @@ class Tuning(NamedTuple):
     seed: int
 
 
-class Setting(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Setting(TaskSetting):
     """The configuration of a race with every default resolved, for the record.
 
     Attributes:
-      data: the name of the data set.
-      source: where it came from: the same name, or a path.
-      train_examples: how many train.
-      test_examples: how many test.
-      model: the name of the network.
-      parameters: how many numbers it trains.
-      budget: see `Budget`.
+      budget: what every method may spend.
       learning_rates: α₀ of each method, in the order in which they start.
       decay: the name of the decay.
       decay_parameters: its arguments besides α₀.
-      accuracy_goal: the stated test accuracy, a fraction.
+      accuracy_goal: the test accuracy that the steps are counted to, a fraction.
       tuning: how the learning rates were chosen; None if they were given.
     """
 
-    data: str
-    source: str
-    train_examples: int
-    test_examples: int
-    model: str
-    parameters: int
     budget: Budget
     learning_rates: Mapping[str, float]
     decay: str
@@ -102,20 +70,20 @@ class Entrant(NamedTuple):
     """One method at the start.
 
     Attributes:
-      name: what it is called in the results.
-      lane: a small number of its own, which decides how it is drawn.
-      learning_rate: α₀, which ``tx`` has been built with, scheduled, so that it is recorded.
-      tx: the method.
+      name: its name in the results.
+      style_index: the index of its style in the picture.
+      learning_rate: α₀ of ``tx``, for the record.
+      tx: the transformation.
     """
 
     name: str
-    lane: int
+    style_index: int
     learning_rate: float
     tx: optax.GradientTransformation
 
 
 class Track(NamedTuple):
-    """What one method did. NaN stands for everything after a seed has diverged.
+    """The record of one method; every entry after a seed has diverged is NaN.
 
     Attributes:
       entrant: the method.
@@ -124,10 +92,10 @@ class Track(NamedTuple):
       grad_norm: float (seeds, steps), the Euclidean norm of the batch's gradient.
       evaluated_at: int (evaluations,), the number of updates before each evaluation: 0 ... steps.
       train_loss: float (seeds, evaluations), the mean loss on the whole training set.
-      test_accuracy: float (seeds, evaluations), the fraction of the test set that is right.
+      test_accuracy: float (seeds, evaluations), the fraction of the test set classified right.
       diverged_at: int (seeds,), the step whose loss was not finite; -1 for a seed that finished.
-      train_seconds: for all seeds together, neither compiling nor evaluating.
-      compile_seconds: to trace and compile the training loop.
+      train_seconds: of all seeds together, without compiling and evaluating.
+      compile_seconds: the time to trace and compile the training loop.
     """
 
     entrant: Entrant
@@ -158,12 +126,12 @@ class Summary(NamedTuple):
     """One method's row in the ranking.
 
     Attributes:
-      track: what it did.
-      train_loss: the final one.
-      test_accuracy: the final one.
+      track: its record.
+      train_loss: at the end.
+      test_accuracy: at the end.
       steps_to_accuracy: float (seeds,), the steps before the first evaluation that reached the
-        stated accuracy; infinite where none did.
-      steps_per_second: updates of all seeds together, while training.
+        accuracy goal; infinite where none did.
+      steps_per_second: updates of all seeds together, during training.
     """
 
     track: Track
@@ -174,25 +142,25 @@ class Summary(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How the steps are cut.
+    """The chunks of a training run.
 
     Attributes:
-      chunks: numbers of steps; each is one call of a compiled program, so that a progress bar
-        moves and Ctrl-C is heard between two. The last may be smaller.
-      evaluated: after how many steps there is an evaluation: at 0, after some of the chunks, and
-        after the last.
+      chunks: the number of steps of each. A chunk is one call of a compiled program; between two
+        the progress bar advances and Ctrl-C takes effect. The last may be smaller.
+      evaluated_at: the numbers of steps after which there is an evaluation: 0, after some of the
+        chunks, and after the last.
     """
 
     chunks: list[int]
-    evaluated: list[int]
+    evaluated_at: list[int]
 
 
-def plan(problem: Problem, budget: Budget) -> Plan:
-    """Cut the steps into up to 40 chunks, and evaluate as often as training makes worth while.
+def plan(task: Task, budget: Budget) -> Plan:
+    """Divide the steps into up to 40 chunks, and spend at most about as much on evaluation.
 
-    Chunks are of one length where the steps allow it: another length is another program to
-    compile. There are at least 10 evaluations, or one a step, and after every chunk if that costs
-    about what the training does: a step costs three times the evaluation of its batch.
+    Chunks have one length where the number of steps allows it, since every length is compiled
+    separately. There are at least 10 evaluations, or one after each step if there are fewer steps.
+    A step is taken to cost three times the evaluation of its batch.
     """
     counts = range(_MOST_CHUNKS, _FEWEST_CHUNKS - 1, -1)
     count = next((n for n in counts if budget.steps % n == 0), _MOST_CHUNKS)
@@ -200,37 +168,29 @@ def plan(problem: Problem, budget: Budget) -> Plan:
     whole, rest = divmod(budget.steps, length)
     chunks = [length] * whole + [rest] * bool(rest)
 
-    examples = len(problem.dataset.x_train) + len(problem.dataset.x_test)
+    examples = len(task.dataset.x_train) + len(task.dataset.x_test)
     affordable = max(3 * budget.steps * budget.batch_size // examples, _FEWEST_EVALUATIONS)
     stride = max(1, len(chunks) // affordable)
     ends = list(itertools.accumulate(chunks))
     return Plan(chunks, [0, *reversed(ends[::-stride])])
 
 
-def run(entrant: Entrant, problem: Problem, budget: Budget, progress: Progress) -> Track:
-    """Train one method from every seed, and evaluate it as it goes.
+def run(entrant: Entrant, task: Task, budget: Budget, progress: Progress) -> Track:
+    """Train one method from every seed, with evaluations on the way.
 
-    Args:
-      entrant: the method.
-      problem: the network and the data.
-      budget: the steps, the batch size and the seeds.
-      progress: called before the first step, with NaN, and after every chunk.
-
-    Returns:
-      The `Track`. A method that diverges has one too.
+    ``progress`` is called before the first step, with NaN, and after every chunk. A method that
+    diverges has a record too.
     """
-    data = problem.dataset
-    train = (jnp.asarray(data.x_train), jnp.asarray(data.y_train))
-    test = (jnp.asarray(data.x_test), jnp.asarray(data.y_test))
-    start, advance = _training(entrant.tx, problem.network, budget.batch_size)
-    chunks, evaluated = plan(problem, budget)
+    train, test = task.train_and_test_sets()
+    start, advance = _training(entrant.tx, task.network, budget.batch_size)
+    chunks, evaluated_at = plan(task, budget)
 
     def evaluations_of(params: Any) -> np.ndarray:
         seeds = range(budget.seeds)
-        return np.array([_evaluate(problem.network, params, seed, train, test) for seed in seeds])
+        return np.array([_evaluate(task.network, params, seed, train, test) for seed in seeds])
 
     progress(0, math.nan)
-    points, batch_keys = _first_points(problem.network, jnp.arange(budget.seeds))
+    points, batch_keys = _first_points(task.network, jnp.arange(budget.seeds))
     evaluations = [evaluations_of(points)]
     state = jax.jit(jax.vmap(start, in_axes=(0, 0, None)))(points, batch_keys, train)
     compile_began = time.perf_counter()
@@ -244,14 +204,14 @@ def run(entrant: Entrant, problem: Problem, budget: Budget, progress: Progress) 
         train_seconds += time.perf_counter() - chunk_began
         done += length
         histories.append(jax.device_get(history))
-        if done in evaluated:
+        if done in evaluated_at:
             evaluations.append(evaluations_of(params))
         progress(done, _mean_of_finite(histories[-1].loss))
 
     return _track(
         entrant,
         histories,
-        evaluated_at=np.array(evaluated),
+        evaluated_at=np.array(evaluated_at),
         evaluations=np.stack(evaluations, axis=1),
         nonfinite_step=np.asarray(state.nonfinite_step),
         train_seconds=train_seconds,
@@ -260,12 +220,7 @@ def run(entrant: Entrant, problem: Problem, budget: Budget, progress: Progress) 
 
 
 def summarize(track: Track, accuracy_goal: float) -> Summary:
-    """Condense a track to its row in the table.
-
-    Args:
-      track: what the method did.
-      accuracy_goal: the stated test accuracy, a fraction.
-    """
+    """Condense the record of a method to its row in the ranking."""
     finished = ~track.diverged
     reached = track.test_accuracy >= accuracy_goal
     first = track.evaluated_at[reached.argmax(axis=1)]
@@ -279,7 +234,7 @@ def summarize(track: Track, accuracy_goal: float) -> Summary:
 
 
 def rank(summaries: Sequence[Summary]) -> list[Summary]:
-    """The best first, by mean final train loss; any that diverged, from few seeds or many, last."""
+    """Sort by mean final train loss, the best first; methods that diverged from a seed are last."""
 
     def key(summary: Summary) -> tuple[int, float]:
         diverged = int(np.sum(summary.track.diverged))
@@ -288,59 +243,22 @@ def rank(summaries: Sequence[Summary]) -> list[Summary]:
     return sorted(summaries, key=key)
 
 
-def num_parameters(network: Network) -> int:
-    """How many numbers a network trains."""
-    params = jax.eval_shape(network.init, jax.random.key(0))
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
-
-
-def first_point(network: Network, seed: jax.typing.ArrayLike) -> tuple[Any, jax.Array]:
-    """The first parameters and the key of the batches of a seed: no method has a say in them."""
-    init_key, batch_key = jax.random.split(jax.random.key(seed))
-    return network.init(init_key), batch_key
-
-
-def batch_loss(network: Network) -> Callable[[Any, Any], jax.Array]:
-    """What is minimised, ``loss(params, (x, y))``."""
-
-    def loss(params: Any, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
-        x, y = batch
-        return cross_entropy(network.apply(params, x), y)
-
-    return loss
-
-
-def evaluate(network: Network, params: Any, train: Any, test: Any) -> jax.Array:
-    """Train loss and test accuracy (2,), in blocks, so that memory is bounded."""
-
-    def mean(metric: Callable[..., jax.Array], data: tuple[jax.Array, jax.Array]) -> jax.Array:
-        x, y = data
-
-        def of_one(i: jax.Array) -> jax.Array:
-            return metric(network.apply(params, x[i][None]), y[i][None])
-
-        indices = jnp.arange(len(x))  # map these: of the examples themselves it would make a copy
-        return jnp.mean(jax.lax.map(of_one, indices, batch_size=_EVALUATION_BLOCK))
-
-    return jnp.stack([mean(cross_entropy, train), mean(accuracy, test)])
-
-
 @partial(jax.jit, static_argnames="network")
 def _first_points(network: Network, seeds: jax.Array) -> tuple[Any, jax.Array]:
-    return jax.vmap(partial(first_point, network))(seeds)
+    return jax.vmap(partial(tasks.first_point, network))(seeds)
 
 
 @partial(jax.jit, static_argnames="network")
 def _evaluate(network: Network, params: Any, seed: int, train: Any, test: Any) -> jax.Array:
-    """Of one of the seeds."""
-    return evaluate(network, jax.tree.map(lambda leaf: leaf[seed], params), train, test)
+    """Evaluate the parameters of one seed."""
+    return tasks.evaluate(network, jax.tree.map(lambda leaf: leaf[seed], params), train, test)
 
 
 def _training(
     tx: optax.GradientTransformation, network: Network, batch_size: int
 ) -> tuple[Callable[..., FitState], Callable[..., tuple[FitState, Any, FitHistory]]]:
-    """The state before the first step, and the state some steps on; both of one seed."""
-    loss = batch_loss(network)
+    """Return two functions of one seed: the first state, and the state some steps later."""
+    loss = tasks.batch_loss(network)
 
     def start(params: Any, batch_key: jax.Array, train: Any) -> FitState:
         return fit(loss, params, tx, train, steps=0, batch_size=batch_size, key=batch_key).state
@@ -362,7 +280,7 @@ def _training(
 
 
 def _compile(advance: Callable[..., Any], states: FitState, train: Any, steps: int) -> Any:
-    """`advance` for all seeds at once, compiled ahead, so that its time is not the training's."""
+    """Compile `advance` for all seeds at once, ahead of the training, which is timed."""
     over_seeds = jax.vmap(partial(advance, steps=steps), in_axes=(0, None))
     return jax.jit(over_seeds, donate_argnums=0).lower(states, train).compile()
 
@@ -378,7 +296,7 @@ def _track(
     compile_seconds: float,
 ) -> Track:
     train_loss, test_accuracy = evaluations[..., 0], evaluations[..., 1]
-    # A run may overflow with its last update, which only the evaluation sees.
+    # Overflow in the last update shows only in the evaluation.
     overflowed = (nonfinite_step < 0) & ~np.isfinite(train_loss[:, -1])
     diverged_at = np.where(overflowed, evaluated_at[-1], nonfinite_step)
     over = (diverged_at[:, None] >= 0) & (evaluated_at >= diverged_at[:, None])

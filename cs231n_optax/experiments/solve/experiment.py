@@ -1,12 +1,10 @@
-"""One method on one function: `minimize`, with every evaluation recorded.
-
-Here is the computation only; `solve_report` shows it and `cs231n_optax.cli` starts it.
-"""
+"""A solve: one method on one function, by `minimize`, with every evaluation recorded."""
 
 import contextlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -21,17 +19,18 @@ Progress = Callable[[int, float, float], None]
 """Called with the evaluations so far, and the value and max |∇f| at the last accepted point."""
 
 
-class Setting(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Setting:
     """The configuration of a solve with every default resolved, for the record.
 
     Attributes:
       problem: the name of the function.
       start: the first point.
       method: the name of the method.
-      method_options: what it was made with: its learning rate, its memory size, or nothing.
+      method_options: its arguments: a learning rate, a memory size, or none.
       dtype: float32 or float64.
       tol: the relative tolerance of `minimize`.
-      max_evals: evaluations at most.
+      max_evals: the largest number of evaluations.
     """
 
     problem: str
@@ -47,11 +46,11 @@ class Track(NamedTuple):
     """Every evaluation, in order.
 
     Attributes:
-      value: float (evaluations,), the function at the point that was tried.
-      grad_norm: float (evaluations,), max |∇f| there; NaN where the point was rejected.
-      accepted: bool (evaluations,), whether the point was accepted.
-      points: float (evaluations, 2), the points that were tried; (evaluations, 0) unless the
-        function has two variables.
+      value: float (evaluations,), the function at the trial point.
+      grad_norm: float (evaluations,), max |∇f| there; NaN if it was rejected.
+      accepted: bool (evaluations,), whether it was accepted.
+      points: float (evaluations, 2), the trial points; (evaluations, 0) unless the function has
+        two variables.
     """
 
     value: np.ndarray
@@ -61,16 +60,16 @@ class Track(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """How a solve ended.
+    """The result of a solve.
 
     Attributes:
-      status: why.
+      status: why it ended.
       params: float (n,), the last accepted point, or the start if there was none.
       value: the function there.
       grad_norm: max |∇f| there; NaN if there was no accepted point.
       num_evals: evaluations of the value and the gradient.
       num_steps: accepted points after the first.
-      distance: from the nearest known minimiser, Euclidean; NaN if none is known.
+      distance: the Euclidean distance to the nearest known minimiser; NaN if none is known.
       track: every evaluation.
     """
 
@@ -87,32 +86,23 @@ class Solution(NamedTuple):
 def run(
     landscape: Landscape, tx: optax.GradientTransformation, setting: Setting, progress: Progress
 ) -> Solution:
-    """Minimise a function and listen.
+    """Minimise a function and record every evaluation.
 
-    Args:
-      landscape: the function.
-      tx: the method.
-      setting: the start, the precision, the tolerance and the budget.
-      progress: called after every evaluation.
-
-    Returns:
-      The `Solution`. A run that fails has one too.
-
-    Raises:
-      KeyboardInterrupt: on Ctrl-C, within an evaluation.
+    ``progress`` is called after every evaluation. A run that fails has a solution too. Ctrl-C
+    raises KeyboardInterrupt within an evaluation.
     """
-    heard: list[MinimizeProgress] = []
+    records: list[MinimizeProgress] = []
     planar = len(setting.start) == 2
 
-    def hear(news: MinimizeProgress) -> None:
+    def record(news: MinimizeProgress) -> None:
         news = jax.tree.map(np.asarray, news)
-        heard.append(news if planar else news._replace(trial_params=np.zeros(0), params=None))
+        records.append(news if planar else news._replace(trial_params=np.zeros(0), params=None))
         progress(int(news.num_evals), float(news.value), float(news.grad_norm))
 
     @jax.jit
     def solve(x0: np.ndarray) -> Any:
         tol, max_evals = setting.tol, setting.max_evals
-        result = minimize(landscape.fun, x0, tx, tol=tol, max_evals=max_evals, callback=hear)
+        result = minimize(landscape.fun, x0, tx, tol=tol, max_evals=max_evals, callback=record)
         return result.params, result.status, result.num_evals, result.num_steps
 
     with jax.enable_x64(setting.dtype == "float64"), _interruptible():
@@ -120,15 +110,8 @@ def run(
         jax.effects_barrier()
 
     params, status, num_evals, num_steps = end
-    accepted = np.array([news.accepted for news in heard])
-    grad_norms = np.array([news.grad_norm for news in heard])
-    track = Track(
-        value=np.array([news.trial_value for news in heard]),
-        grad_norm=np.where(accepted, grad_norms, np.nan),
-        accepted=accepted,
-        points=np.stack([news.trial_params for news in heard]),
-    )
-    last = np.flatnonzero(accepted)[-1] if np.any(accepted) else 0
+    track = _track(records)
+    last = np.flatnonzero(track.accepted)[-1] if np.any(track.accepted) else 0
     return Solution(
         status=Status(int(status)),
         params=params,
@@ -141,9 +124,20 @@ def run(
     )
 
 
+def _track(records: list[MinimizeProgress]) -> Track:
+    accepted = np.array([record.accepted for record in records])
+    grad_norm = np.array([record.grad_norm for record in records])
+    return Track(
+        value=np.array([record.trial_value for record in records]),
+        grad_norm=np.where(accepted, grad_norm, np.nan),
+        accepted=accepted,
+        points=np.stack([record.trial_params for record in records]),
+    )
+
+
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C is heard in a callback, where JAX logs it and makes an error of its own from it."""
+    """Raise KeyboardInterrupt again, which JAX logs and wraps if it is raised in a callback."""
     logging.disable(logging.ERROR)
     try:
         yield

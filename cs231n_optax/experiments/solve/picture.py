@@ -1,4 +1,4 @@
-"""The picture of a solve in the plane: the function's contours and the way through them."""
+"""The picture of a solve in two dimensions: the function's contours and the path through them."""
 
 from typing import Any
 
@@ -9,44 +9,39 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from cs231n_optax.gallery.solve import Setting, Solution
+from cs231n_optax.experiments import style
+from cs231n_optax.experiments.solve.experiment import Setting, Solution
 from cs231n_optax.problems.landscapes import Landscape
 
-# Of Okabe & Ito's colours, on greys: the shapes tell them apart, too.
-_PATH: dict[str, Any] = {"color": "#D55E00", "linewidth": 1.3, "marker": "o", "markersize": 3}
-_REJECTED: dict[str, Any] = {"marker": "o", "s": 16, "facecolors": "none", "edgecolors": "#0072B2"}
-_START: dict[str, Any] = {"marker": "s", "s": 52, "facecolors": "#56B4E9", "edgecolors": "black"}
-_END: dict[str, Any] = {"marker": "D", "s": 52, "facecolors": "#E69F00", "edgecolors": "black"}
-_MINIMUM: dict[str, Any] = {"marker": "*", "s": 260, "facecolors": "white", "edgecolors": "black"}
+_Look = dict[str, Any]
+_PATH: _Look = {"color": style.VERMILION, "linewidth": 1.3, "marker": "o", "markersize": 3}
+_REJECTED: _Look = {"marker": "o", "s": 16, "facecolors": "none", "edgecolors": style.BLUE}
+_START: _Look = {"marker": "s", "s": 52, "facecolors": style.SKY_BLUE, "edgecolors": "black"}
+_END: _Look = {"marker": "D", "s": 52, "facecolors": style.ORANGE, "edgecolors": "black"}
+_MINIMUM: _Look = {"marker": "*", "s": 260, "facecolors": "white", "edgecolors": "black"}
 
-_GRID = 300  # points a side
+_GRID = 300  # points per side
 _LEVELS = 21
-_DEEPEST = 1e-7  # of the highest level: what lies deeper has one colour
-_MARGIN = 0.12  # of the frame's extent, on each side
-_HORIZON = 1e6  # beyond which a picture is not worth its overflows
-_FARTHEST = 1.5  # extents of start and minima: what strays farther does not shrink the rest
+_DEEPEST = 1e-7  # the lowest level, in units of the highest
+_MARGIN = 0.12  # on each side, in units of the frame
+_HORIZON = 1e6  # the largest coordinate of the frame
+_FARTHEST = 1.5  # how far the frame follows the path, in units of the extent of start and minima
 
 
 def picture(setting: Setting, landscape: Landscape, solution: Solution) -> Figure:
-    """Draw it, 1200 pixels wide; pyplot's global state is not touched.
-
-    Args:
-      setting: what was asked.
-      landscape: the function, of two variables with a known minimum.
-      solution: how it went.
-    """
-    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    """Draw the contours of a function of two variables with a known minimum, and the path."""
+    figure = style.new_figure(height=5)
     axes = figure.subplots()
     axes.set_title(_title(setting, solution), fontsize=10, parse_math=False)
     low, high = _frame(setting, landscape, solution)
     axes.set_xlim(low[0], high[0])
     axes.set_ylim(low[1], high[1])
-    axes.set_xlabel("x", fontsize=8.5)
-    axes.set_ylabel("y", fontsize=8.5)
-    axes.tick_params(labelsize=8.5)
+    axes.set_xlabel("x", fontsize=style.FONT_SIZE)
+    axes.set_ylabel("y", fontsize=style.FONT_SIZE)
+    axes.tick_params(labelsize=style.FONT_SIZE)
     _draw_contours(figure, axes, landscape, low, high)
     _draw_path(axes, setting, landscape, solution)
-    figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=8.5)
+    figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=style.FONT_SIZE)
     return figure
 
 
@@ -60,7 +55,10 @@ def _title(setting: Setting, solution: Solution) -> str:
 def _frame(
     setting: Setting, landscape: Landscape, solution: Solution
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The lower left and the upper right corner: around all, but for what strays too far."""
+    """Return the lower left and the upper right corner of the frame.
+
+    It holds the start, the minima and the accepted points, except those too far away.
+    """
     marks = np.clip(np.vstack([setting.start, landscape.minimizers]), -_HORIZON, _HORIZON)
     low, high = marks.min(axis=0), marks.max(axis=0)
     reach = _FARTHEST * np.max(high - low)
@@ -88,8 +86,7 @@ def _draw_contours(
     )
     axes.contour(x, y, above, levels, colors="0.35", linewidths=0.4)
     bar = figure.colorbar(shades, ax=axes, ticks=LogLocator(), format="%.0e")
-    bar.set_label("f - minimum", fontsize=8.5)
-    bar.ax.tick_params(labelsize=8.5)
+    style.label_color_bar(bar, "f - minimum")
 
 
 def _draw_path(axes: Axes, setting: Setting, landscape: Landscape, solution: Solution) -> None:

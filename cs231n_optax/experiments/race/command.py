@@ -1,0 +1,190 @@
+"""The command ``race``: its options, and their errors."""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cs231n_optax.experiments import catalog, files, options
+from cs231n_optax.experiments.catalog import DECAYS, HIGHEST_RATE, LOWEST_RATE, METHODS
+from cs231n_optax.experiments.console import consoles, print_written
+from cs231n_optax.experiments.errors import INTERRUPTED, InputError, complain
+from cs231n_optax.experiments.interrupts import Interrupts
+from cs231n_optax.experiments.options import count, option
+from cs231n_optax.experiments.race import experiment, report
+from cs231n_optax.experiments.race.experiment import Entrant, Setting, Summary, Tuning
+from cs231n_optax.experiments.sweep import experiment as sweep_experiment
+from cs231n_optax.experiments.task import Budget, Task
+
+EXAMPLES = """Examples:
+  cs231n-optax race
+      all methods, a small perceptron, 1,797 handwritten digits: half a minute
+  cs231n-optax race --methods sgd,momentum --learning-rate sgd=0.1 \\
+                    --learning-rate momentum=0.1
+      momentum against sgd at the same learning rate
+  cs231n-optax race --methods sgd,adam --decay step
+      the effect of a decay
+  cs231n-optax race --tune 16
+      the best of 16 learning rates for each method, then the race
+  cs231n-optax race --data cifar-10-batches-bin --model cnn --steps 3000
+      the course's own images, from their binary version in that folder
+"""
+
+
+def _methods(text: str) -> tuple[str, ...]:
+    methods = tuple(name.strip() for name in text.split(","))
+    for method in methods:
+        if method not in METHODS:
+            known = ", ".join(METHODS)
+            raise typer.BadParameter(f"unknown method {method!r}; known are {known}")
+        if methods.count(method) > 1:
+            raise typer.BadParameter(f"{method} is named twice")
+    return methods
+
+
+def _method_rate(text: str) -> tuple[str, float]:
+    method, _, number = text.partition("=")
+    if method not in METHODS:
+        known = ", ".join(METHODS)
+        raise typer.BadParameter(f"expected METHOD=α with a method of {known}; got {text!r}")
+    return method, options.learning_rate(number)
+
+
+_METHODS = f"The methods, of {', '.join(METHODS)}; all by default."
+_LEARNING_RATE = (
+    "The learning rate of one method; repeat the option for another. The defaults for digits and "
+    "mnist5k are the best of a grid: the lowest train loss over the last quarter of 1000 steps of "
+    "32 images, from other seeds. Other data get a third of those for mnist5k, a cautious start."
+)
+_TUNE = (
+    f"First run every method with N rates from {LOWEST_RATE:g} to {HIGHEST_RATE:g}, evenly spaced "
+    "on a log scale, for as many steps as the race and from a seed that does not race. The rate "
+    "with the lowest final train loss races. All methods get the same number of runs, so that none "
+    "wins by longer tuning."
+)
+_ACCURACY = (
+    "Count the steps to this test accuracy, a fraction; by default 0.95 for digits, and 0.9 for "
+    "other data."
+)
+
+
+def race(
+    data: options.Data = "digits",
+    model: options.Model = "mlp",
+    methods: Annotated[Any, option(_methods, "A,B,...", _METHODS)] = None,
+    steps: options.Steps = 1000,
+    batch_size: options.BatchSize = 32,
+    seeds: options.Seeds = 5,
+    decay: options.Decay = "constant",
+    learning_rate: Annotated[
+        list[Any] | None, option(_method_rate, "METHOD=α", _LEARNING_RATE)
+    ] = None,
+    tune: Annotated[int | None, option(partial(count, at_least=2), "N", _TUNE)] = None,
+    accuracy: Annotated[float | None, option(options.fraction, "X", _ACCURACY)] = None,
+    out: options.Out = Path("race"),
+    quiet: options.Quiet = False,
+) -> int:
+    """Train the methods of the lecture on real images and compare them.
+
+    All methods start from the same points, see the same batches in the same order and
+    take the same number of steps. Each runs from several seeds at once, which shows how
+    much of a difference is chance.
+
+    The table ranks by the final loss on the whole training set. The folder --out gets
+    race.png (the curves), race.csv (every step) and race.json (configuration, versions,
+    results).
+    """
+    files.check_writable(out, report.FILES)
+    if tune is not None and learning_rate:
+        raise InputError("--tune finds every learning rate: leave out --learning-rate, or --tune")
+    if tune is not None:
+        options.use_every_core()
+    task, task_setting = catalog.load_task(data, model, batch_size)
+    setting = Setting(
+        **asdict(task_setting),
+        budget=Budget(steps, batch_size, seeds),
+        learning_rates=_learning_rates(
+            methods or tuple(METHODS), learning_rate or (), catalog.default_rates(data, model)
+        ),
+        decay=decay,
+        decay_parameters=DECAYS[decay].parameters(steps),
+        accuracy_goal=accuracy or catalog.ACCURACY_GOALS.get(data, catalog.USUAL_ACCURACY_GOAL),
+        tuning=None if tune is None else Tuning(tune, LOWEST_RATE, HIGHEST_RATE, seed=seeds),
+    )
+    return _run(setting, task, out, quiet=quiet)
+
+
+def _learning_rates(
+    methods: Sequence[str], given: Sequence[tuple[str, float]], defaults: Mapping[str, float]
+) -> dict[str, float]:
+    """Return the learning rate of each method, in their order."""
+    rates = dict(given)
+    if len(rates) < len(given):
+        raise InputError("--learning-rate names a method twice")
+    for method in rates:
+        if method not in methods:
+            raise InputError(f"--learning-rate {method}: this method does not race")
+    return {method: rates.get(method, defaults[method]) for method in methods}
+
+
+def _run(setting: Setting, task: Task, folder: Path, *, quiet: bool) -> int:
+    """Tune if asked, race, report and write; after Ctrl-C, what has finished."""
+    out, err = consoles(quiet=quiet)
+    with Interrupts() as interrupts:
+        if setting.tuning is not None:
+            with report.TuningBar(setting, err) as bar:
+                setting = _tuned(setting, task, interrupts.checking(bar.update))
+        report.introduce(setting, out)
+        summaries: list[Summary] = []
+        with contextlib.suppress(KeyboardInterrupt), report.Bars(setting, err) as bars:
+            for method in setting.learning_rates:
+                advance = interrupts.checking(bars.begin(method))
+                track = experiment.run(_entrant(method, setting), task, setting.budget, advance)
+                summaries.append(experiment.summarize(track, setting.accuracy_goal))
+                bars.end(summaries[-1])
+            interrupts.ignore()
+        if not summaries:
+            raise KeyboardInterrupt
+        finished = [summary.track.entrant.name for summary in summaries]
+        unfinished = [method for method in setting.learning_rates if method not in finished]
+        ranking = experiment.rank(summaries)
+        try:
+            report.write(folder, setting, ranking, unfinished)
+        finally:
+            report.conclude(setting, ranking, out)
+    print_written(out, folder, report.FILES)
+    if unfinished:
+        complain(
+            f"interrupted; finished and written: {', '.join(finished)}; "
+            f"not finished: {', '.join(unfinished)}"
+        )
+        return INTERRUPTED
+    return 0
+
+
+def _entrant(method: str, setting: Setting) -> Entrant:
+    rate = setting.learning_rates[method]
+    tx = catalog.make_method(method, setting.decay, rate, setting.decay_parameters)
+    return Entrant(method, list(METHODS).index(method), rate, tx)
+
+
+def _tuned(setting: Setting, task: Task, progress: Callable[..., None]) -> Setting:
+    """Return the setting with the best learning rates of its tuning."""
+    assert setting.tuning is not None
+    rates = {
+        method: sweep_experiment.tune(
+            lambda hparams, method=method: catalog.make_method(
+                method, setting.decay, hparams["learning_rate"], setting.decay_parameters
+            ),
+            task,
+            setting.budget,
+            setting.tuning,
+            partial(progress, method),
+        )
+        for method in setting.learning_rates
+    }
+    return replace(setting, learning_rates=rates)
