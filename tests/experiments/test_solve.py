@@ -89,11 +89,17 @@ def test_the_record_is_minimizes(name, solutions, progress):
     if planar:
         np.testing.assert_array_equal(track.points[0], landscape.x0)
         np.testing.assert_array_equal(track.points[best], got.params)
+        np.testing.assert_allclose(track.value[:3], values[:3], rtol=1e-12)
         np.testing.assert_allclose(track.value, values, rtol=1e-9, atol=1e-12)
     else:
         assert track.points.shape == (got.num_evals, 0)
     assert [num_evals for num_evals, *_ in progress[name]] == list(range(1, got.num_evals + 1))
     assert progress[name][-1][1:] == (got.value, got.grad_norm)
+
+
+@pytest.mark.parametrize("name", ["bfgs", "newton", "newton-cg"])
+def test_the_minimum_is_found(name, solutions):
+    assert solutions[name].distance < 1e-3
 
 
 @pytest.mark.parametrize("name", ["lbfgs", "newton-cg"])
