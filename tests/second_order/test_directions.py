@@ -224,7 +224,7 @@ class TestBfgs:
     def test_inverse_is_updated_by_the_textbook(self, name, seed, stream, restart_at):
         """Eq. 6.17 of the last H or, in the first ten updates, of a multiple of it."""
         points, grads, found, states = run_through(BFGS, stream, name, seed, restart_at)
-        inverses, num_pairs = np.asarray(states.inverse_hessian), np.asarray(states.pairs)
+        inverses, num_pairs = np.asarray(states.inverse_hessian), np.asarray(states.num_updates)
         rng = np.random.default_rng(seed)
         for k in range(POINTS):
             assert_close(found[k], inverses[k] @ grads[k], rtol=1e-8)
@@ -290,7 +290,7 @@ class TestBfgs:
                 assert_close(inverses[k], expected, rtol=1e-7)
             if s @ y <= 0:
                 np.testing.assert_allclose(y @ inverses[k] @ y, 0.2 * (y @ before @ y), rtol=1e-6)
-        assert states.pairs[-1] == POINTS - 1
+        assert states.num_updates[-1] == POINTS - 1
 
 
 # What the two promise alike.

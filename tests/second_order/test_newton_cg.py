@@ -62,7 +62,14 @@ def steihaug(h, g, radius, forcing, max_products):
 
 @jax.jit
 def _inner(h, g, radius, forcing, max_products):
-    return truncated_cg(lambda v: h @ v, g, radius, forcing, max_products)
+    return truncated_cg(
+        lambda v: h @ v,
+        g,
+        radius,
+        choose_radius=radius == 0,
+        forcing=forcing,
+        max_products=max_products,
+    )
 
 
 def inner(h, g, radius=FAR, forcing=1e-10, max_products=50):
@@ -89,7 +96,7 @@ class TestTruncatedCg:
         h, g = a_system(seed)
         end = inner(h, size * g, radius=size * FAR)
         np.testing.assert_allclose(end.step / size, -np.linalg.solve(h, g), rtol=1e-7, atol=1e-7)
-        assert end.fine
+        assert end.is_finite
         assert not end.negative
         assert end.count <= 2 * N
 
@@ -108,7 +115,7 @@ class TestTruncatedCg:
         np.testing.assert_allclose(end.step, expected.step, rtol=1e-6, atol=1e-6)
         assert end.count == expected.count
         assert end.negative == expected.negative
-        assert end.fine
+        assert end.is_finite
         np.testing.assert_allclose(end.residual, g + h @ end.step, rtol=1e-8, atol=1e-8)
         np.testing.assert_allclose(end.radius, radius, rtol=1e-12)
         if not expected.interior:
@@ -161,7 +168,7 @@ class TestTruncatedCg:
 
     def test_zero_gradient_costs_no_product(self):
         end = inner(np.eye(N), np.zeros(N), radius=1.0)
-        assert (end.count, end.fine, end.negative) == (0, True, False)
+        assert (end.count, end.is_finite, end.negative) == (0, True, False)
         np.testing.assert_array_equal(end.step, np.zeros(N))
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -169,7 +176,7 @@ class TestTruncatedCg:
         h, g = a_system(2)
         h[1, 2] = bad
         end = inner(h, g)
-        assert not end.fine
+        assert not end.is_finite
         assert not end.negative
         assert end.count == 1
         assert np.all(np.isfinite(end.step))
@@ -182,7 +189,7 @@ class TestTruncatedCg:
             return jnp.where(jnp.abs(v[0]) == 1, jnp.array([1.0, 4.0]) * v, jnp.nan)
 
         end = truncated_cg(product, g, jnp.float64(FAR), jnp.float64(1e-8), jnp.int32(9))
-        assert (end.count, end.fine) == (2, False)
+        assert (end.count, end.is_finite) == (2, False)
         np.testing.assert_allclose(end.step, -np.array([1.0, 0.5]) * 1.25 / 2, rtol=1e-12)
 
     @pytest.mark.parametrize("definite", [True, False])
