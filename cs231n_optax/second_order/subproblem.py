@@ -62,7 +62,8 @@ def minimize_in_ball(eigenvalues: jax.Array, c: jax.Array, radius: jax.Array) ->
     # Choose units in which neither λ nor c / Δ is above 1.
     unit = jnp.maximum(jnp.max(jnp.abs(eigenvalues)), jnp.max(jnp.abs(c)) / radius)
     unit = jnp.where(unit > 0, jnp.minimum(unit, info.max), 1)
-    eigenvalues, c = eigenvalues / unit, c / unit
+    # Without the barrier XLA may divide twice, with other roundings: then no gap is exactly 0.
+    eigenvalues, c = jax.lax.optimization_barrier((eigenvalues / unit, c / unit))
     lowest = jnp.min(eigenvalues)
     gap = eigenvalues - lowest
 
