@@ -14,22 +14,6 @@ X = np.arange(1.0, 13.0, dtype=np.float32).reshape(4, 3)
 every_kind = pytest.mark.parametrize("flags", [FLAGS, np.zeros_like(FLAGS), np.ones_like(FLAGS)])
 
 
-def equations(jaxpr):
-    """Every equation of a jaxpr, and of the jaxprs inside it."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in jax.tree.leaves(
-            list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
-        ):
-            inner = getattr(inner, "jaxpr", inner)
-            if hasattr(inner, "eqns"):
-                yield from equations(inner)
-
-
-def primitives(fun, *args):
-    return [equation.primitive.name for equation in equations(jax.make_jaxpr(fun)(*args).jaxpr)]
-
-
 @every_kind
 def test_any_in_batch_is_one_flag_for_all_batches(flags):
     assert any_in_batch(jnp.array(flags[0, 0])) == flags[0, 0]
@@ -72,7 +56,7 @@ def tripled(x, flag):
 def test_a_cond_stays_one_and_each_row_has_its_own_result(flags):
     expected = np.where(flags, 3 * X, X)
     np.testing.assert_array_equal(jax.vmap(jax.vmap(tripled))(X, flags), expected)
-    assert primitives(jax.vmap(jax.vmap(tripled)), X, flags).count("cond") == 1
+    assert str(jax.make_jaxpr(jax.vmap(jax.vmap(tripled)))(X, flags)).count(" cond[") == 1
 
 
 def test_a_batch_skips_what_no_row_asks_for():
@@ -158,9 +142,9 @@ class TestFusedIf:
         np.testing.assert_array_equal(out["sum"], 1 + X[0])
 
     def test_it_is_one_loop_for_the_batch(self):
-        jaxpr = jax.make_jaxpr(jax.vmap(self.run))(FLAGS[0], X[0]).jaxpr
-        loops = [e for e in equations(jaxpr) if e.primitive.name == "while"]
-        assert [e.params["cond_jaxpr"].jaxpr.outvars[0].aval.shape for e in loops] == [()]
+        jaxpr = jax.make_jaxpr(jax.vmap(self.run))(FLAGS[0], X[0])
+        (loop,) = (e for e in jaxpr.eqns if e.primitive.name == "while")
+        assert loop.params["cond_jaxpr"].out_avals[0].shape == ()
 
     def test_derivatives_are_forward_only(self):
         def square(x):
