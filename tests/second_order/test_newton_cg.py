@@ -62,8 +62,13 @@ def steihaug(h, g, radius, forcing, max_products):
 
 @jax.jit
 def _inner(h, g, radius, forcing, max_products):
+    return minimum(lambda v: h @ v, g, radius, forcing, max_products)
+
+
+def minimum(product, g, radius, forcing, max_products):
+    """With no radius, the length of the first step."""
     return truncated_cg(
-        lambda v: h @ v,
+        product,
         g,
         radius,
         choose_radius=radius == 0,
@@ -188,7 +193,7 @@ class TestTruncatedCg:
         def product(v):
             return jnp.where(jnp.abs(v[0]) == 1, jnp.array([1.0, 4.0]) * v, jnp.nan)
 
-        end = truncated_cg(product, g, jnp.float64(FAR), jnp.float64(1e-8), jnp.int32(9))
+        end = minimum(product, g, jnp.float64(FAR), jnp.float64(1e-8), jnp.int32(9))
         assert (end.count, end.is_finite) == (2, False)
         np.testing.assert_allclose(end.step, -np.array([1.0, 0.5]) * 1.25 / 2, rtol=1e-12)
 
@@ -205,7 +210,7 @@ class TestTruncatedCg:
             return jnp.concatenate([tree["a"][0], tree["s"][None], z.real, z.imag])
 
         numbers = jnp.float64(2.0), jnp.float64(1e-8), jnp.int32(20)
-        end = truncated_cg(lambda v: pack(h @ unpack(v)), pack(jnp.asarray(g)), *numbers)
+        end = minimum(lambda v: pack(h @ unpack(v)), pack(jnp.asarray(g)), *numbers)
         expected = steihaug(h, g, 2.0, 1e-8, 20)
         np.testing.assert_allclose(unpack(end.step), expected.step, rtol=1e-7, atol=1e-9)
         assert end.count == expected.count
