@@ -60,8 +60,8 @@ def check_transformation(
     """Check that a transformation does what users of Optax rely on.
 
     - The state and the updates keep their dtypes and trees, and a step is traced once.
-    - A jitted loop, a scan and a scan in pieces give the same bits; each lane of a vmap gives the
-      numbers of a single run.
+    - A scan and a scan in pieces give the same bits. A jitted loop, and each element of a vmap,
+      give the same numbers up to rounding.
     - Gradients of zero, 1e-30 and 1e30 give finite updates.
     - No two buffers of a state are the same, so that a step may donate them; a state can be pickled
       and takes the parameters' sharding.
@@ -245,8 +245,10 @@ def one_trace(case: Case) -> None:
 
 
 def loops_agree(case: Case) -> None:
-    """A jitted loop, a scan, and a scan in pieces give the same bits."""
-    expected = _run(case, case.tx, case.params)
+    """A scan and a scan in pieces give the same bits, and a jitted loop the same numbers.
+
+    The loop may differ by rounding: XLA compiles a sum inside a scan to other instructions.
+    """
 
     @functools.partial(jax.jit, static_argnums=1)
     def scan(carry: Any, length: int) -> Any:
@@ -255,9 +257,10 @@ def loops_agree(case: Case) -> None:
         )[0]
 
     start = (case.params, case.tx.init(case.params))
-    chex.assert_trees_all_equal(scan(start, NUM_STEPS), expected)
+    expected = scan(start, NUM_STEPS)
     half = NUM_STEPS // 2
     chex.assert_trees_all_equal(scan(scan(start, half), half), expected)
+    _assert_close(case, _run(case, case.tx, case.params)[0], expected[0])
 
 
 def lanes_agree(case: Case) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,6 +91,27 @@ def relative_error(actual, expected):
     """The largest error of a coordinate, over its largest value."""
     assert actual.dtype == expected.dtype
     return np.max(np.max(np.abs(actual - expected), 0) / np.max(np.abs(expected), 0))
+
+
+@every_rule
+def test_a_jitted_loop_and_a_scan_give_the_same_bits(method):
+    """Of a first-order method on the contract's loss.
+
+    Not of all: XLA compiles a sum, or a product and a sum, inside a scan to other instructions.
+    """
+    tx, params = build(method.name), testing.default_params()
+
+    def step(carry, _=None):
+        params, state = carry
+        updates, state = tx.update(jax.grad(testing.default_loss)(params), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    jitted, carry = jax.jit(step), (params, tx.init(params))
+    start = carry
+    for _ in range(6):
+        carry, _ = jitted(carry)
+    scanned, _ = jax.jit(lambda carry: jax.lax.scan(step, carry, length=6))(start)
+    chex.assert_trees_all_equal(carry, scanned)
 
 
 @every_rule
