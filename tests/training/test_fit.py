@@ -118,9 +118,7 @@ TEN = {"id": jnp.arange(10.0)}
 
 
 class TestBatches:
-    fit = staticmethod(
-        functools.partial(co.fit, by_id, jnp.zeros(()), co.sgd(0.0), TEN)
-    )
+    fit = staticmethod(functools.partial(co.fit, by_id, jnp.zeros(()), co.sgd(0.0), TEN))
 
     def test_each_epoch_sees_each_example_once_in_another_order(self):
         ids = ids_seen(self.fit(steps=40, batch_size=1, key=KEY)).reshape(4, 10)
