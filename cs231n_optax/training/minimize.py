@@ -150,8 +150,8 @@ def minimize(
 
     A huge gradient at x₀ makes this condition weak. So a method that predicts by how much the
     value will still decrease (`newton`) must also predict a decrease of at most
-    100 (tol + atol / max(1, ‖∇f(x₀)‖∞)) (1 + |f(x)|). It does not stop at a saddle point that it
-    can leave.
+    ``100 (tol + atol / max(1, ‖∇f(x₀)‖∞)) (1 + |f(x)|)``. It does not stop at a saddle point that
+    it can leave.
 
     Pure: `jax.jit` and `jax.vmap` apply. In a batch each element takes one evaluation per round,
     and an element that has ended stays as it is until the last one ends.
