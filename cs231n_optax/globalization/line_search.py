@@ -270,6 +270,7 @@ def _propose(
 def _step_to_trial(trial: Trial, direction: Any, step: jax.Array, params: Any) -> optax.Updates:
     """The update from ``params`` to the trial point, or to the anchor of a run that has ended."""
     step = jnp.where(trial.status == RUNNING, step, 0)
+    # As one expression, so that XLA rounds a + t d once.
     return jax.tree.map(
         lambda a, d, x: a + _tree.cast(step, d.dtype) * d - x,
         trial.anchor_params,
