@@ -2,8 +2,8 @@
 
 Under vmap a `jax.lax.cond` whose flag differs between batch elements computes both branches and
 selects, and a `jax.lax.while_loop` selects its whole carry in every round. With the flag
-``any_in_batch(flag)``, which is one bool for the whole batch, a cond stays a cond, skipped if no
-element needs it, and a loop only loops. Inside, ``active_in_batch(flag)`` tells which elements
+``any_in_batch(flag)``, which is one bool for the whole batch, a cond is skipped if no element needs
+it, and a loop does not select its carry. Inside, ``active_in_batch(flag)`` tells which elements
 need the result. Outside of any vmap it is the constant True, so that a select by it is free.
 """
 
@@ -46,8 +46,8 @@ def fused_if(
 ) -> tuple[Any, Any]:
     """``function(record) -> (record, outputs)`` if a flag holds, in one kernel.
 
-    If not, the record is unchanged and the outputs are zero or False. A reader may take it for a
-    `jax.lax.cond`. It is an optimisation for functions of a few scalars: XLA for CPU compiles a
+    If not, the record is unchanged and the outputs are zero or False. It computes what a
+    `jax.lax.cond` would, as an optimisation for functions of a few scalars. XLA for CPU compiles a
     loop over less than a kilobyte into one function, but starts a kernel for each result of a cond
     or a select. Written as a loop of one round or none, the scalar work of a line search takes an
     order of magnitude less time.

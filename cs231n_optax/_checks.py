@@ -1,4 +1,4 @@
-"""Every check of an argument. All of them let tracers pass.
+"""Checks of arguments. All of them let tracers pass.
 
 A numeric hyperparameter is either a Python or NumPy number, whose value is checked, or a scalar
 JAX array, of which only shape and dtype are checked: it may be a tracer, and reading a concrete
@@ -254,7 +254,7 @@ def params_given(method: str, params: Any) -> None:
         raise ValueError(f"{method} needs the parameters: update(grads, state, params)")
 
 
-# What comes to `init` and `update` of a method that rejects trial points.
+# Arguments of `init` and `update` of a method that rejects trial points.
 
 
 def trial_params(method: str, params: Any) -> None:

@@ -1,6 +1,6 @@
 """Low-precision gradients: computed in float32, rounded once at the end.
 
-This is the only module that knows about dtypes narrower than float32. In float16 the square of
+Update rules and methods see float32 or wider; the casts are here. In float16 the square of
 1e-4 underflows to zero, and so does eps = 1e-7, nearly; in bfloat16 an accumulator that decays by
 0.999 never changes. So update rules compute and keep their state in float32 or wider, and only
 the finished update is rounded to the dtype of the incoming gradient.
@@ -17,9 +17,9 @@ from cs231n_optax import _checks, _tree
 def in_float32(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """Run a transformation in float32 or wider, whatever the dtype of the gradients.
 
-    ``tx`` gets the parameters and the gradients with every leaf narrower than float32 cast to
-    float32. The updates are cast back to the dtypes of the incoming gradients. The state is the
-    state of ``tx``. Wrapping twice changes nothing.
+    ``init`` casts the parameters, and ``update`` the gradients, to float32 where a leaf is
+    narrower, before ``tx`` gets them. The updates are cast back to the dtypes of the incoming
+    gradients. The state is the state of ``tx``. Wrapping twice changes nothing.
 
     Raises:
       TypeError: from ``init`` and ``update``, for a leaf that is not a floating or complex array.

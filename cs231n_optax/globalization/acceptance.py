@@ -197,7 +197,7 @@ def _decide_scalars(
     status = jnp.where(failed & ~restart, jnp.where(level, STALLED, FAILED), status)
     status = jnp.where(reissues > MAX_REISSUES, MISPLACED, status)
 
-    # The noise allowance: the last decrease, halved at every accepted step since.
+    # The noise allowance: this decrease, or half of the old allowance if that is larger.
     decrease = jnp.where(accept & ~first, old.anchor_value - value, 0)
     allowance = jnp.maximum(decrease, before.noise_allowance / 2)
 

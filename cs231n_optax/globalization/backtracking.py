@@ -43,9 +43,9 @@ def backtracking(
     """Multiply the step by a factor until Armijo's condition holds.
 
     A step where φ or φ′ is not finite is too long. Where φ(t) equals φ(0) up to rounding, a step
-    is also accepted if the slope there is less steep and still negative, as in `wolfe`
-    (APPROXIMATE_WOLFE). The accepted step may be too short for a quasi-Newton update: use `wolfe`
-    there.
+    is also accepted if φ′(0) <= φ′(t) <= 0, which is reported as APPROXIMATE_WOLFE though it asks
+    for less than `wolfe` does. The accepted step may be too short for a quasi-Newton update: use
+    `wolfe` there.
 
     Args:
       c1: c₁ in [0, 1), a number or a scalar array (may be traced).

@@ -97,8 +97,8 @@ def with_line_search(
         takes the keywords ``accept`` and ``restart``, bool scalars.
       search: `wolfe` or `backtracking`.
       unit_step: whether the direction is scaled, as the directions of Newton's and quasi-Newton
-        methods are. Then each search tries t = 1 first. Otherwise the first trial is the step that
-        would repeat the last decrease of a linear function.
+        methods are. Then each search tries t = 1 first. Otherwise the first trial is the minimum
+        of the parabola that would repeat the last decrease, 2 (f - f_last) / φ′(0).
 
     Returns:
       A transformation from gradients to the step to be added to the parameters. Nothing may
@@ -203,7 +203,8 @@ def _turn(
     extra_args: dict[str, Any],
 ) -> Line:
     """The line to search next: a new one if the decision needs a direction, else the old one."""
-    # Update the direction. A restart resets its state first.
+    # Update the direction. A restart resets its state first; a state with handles_accept passes
+    # the select unchanged and is told by the keyword.
     restart, needs_direction = decision.restart, decision.needs_direction
     direction_state = _tree.select(~restart, state.direction_state, inner.init(trial.anchor_params))
     ascent, new_direction_state = inner.update(
@@ -249,15 +250,16 @@ def _propose(
     max_step = np.sqrt(np.finfo(slope.dtype).max) / jnp.maximum(_tree.max_abs(line.direction), 1)
 
     def start_search(_: Any) -> tuple[Any, None]:
-        # The first step along scaled steepest descent has the length 1, and after a failure at
-        # most that of the gradient.
+        # Along d = -g / ‖g‖∞ this t is ‖g‖∞ / ‖g‖₂, so that the step has the length 1. After a
+        # failure it is no longer than the gradient.
         descent = jnp.maximum(-slope, _checks.SMALLEST_NORMAL)
         step = jnp.sqrt(trial.grad_norm / descent)
         step = jnp.where(decision.restart, jnp.minimum(trial.grad_norm, step), step)
         if unit_step:
             step = jnp.where(line.is_steepest, step, 1)
         else:
-            # Nocedal and Wright, eq. 3.60, times 1.01.
+            # Nocedal and Wright, eq. 3.60, times 1.01, without their bound of 1 on t, since d has
+            # no natural length.
             by_decrease = 2.02 * decision.decrease / descent
             step = jnp.where(decision.decrease > 0, by_decrease, step)
         step = jnp.minimum(step, max_step)

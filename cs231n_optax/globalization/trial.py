@@ -18,7 +18,15 @@ from cs231n_optax import _tree
 
 
 class Status(enum.IntEnum):
-    """The status of a run. All but RUNNING are final."""
+    """The status of a run. All but RUNNING are final.
+
+    CONVERGED: the gradient is zero, or within the tolerance of `minimize`.
+    STALLED: rounding errors prevent a further decrease.
+    FAILED: a value was not finite at the first point, or no step decreases the value.
+    BUDGET: `minimize` has used up its evaluations.
+    SADDLE: the gradient is small, and the curvature negative in some direction.
+    MISPLACED: the parameters were not where the last update sent them.
+    """
 
     RUNNING = 0
     CONVERGED = 1
@@ -41,7 +49,8 @@ class Progress(NamedTuple):
       reissues: int32, how often the current trial has been issued again.
       idle_steps: int32, accepted steps since the best value or gradient last improved.
       start_value: |f| at the first point.
-      noise_allowance: an upper bound on rises of the value that count as noise, see `noise`.
+      noise_allowance: the last decreases, each halved at every accepted step since; the largest.
+        It bounds the rises of the value that count as noise, see `noise`.
       best_value, best_grad_norm: the least of all accepted points.
     """
 
@@ -209,7 +218,7 @@ def with_status(state: Any, status: jax.Array) -> Any:
 
 
 def reset_run(state: Any) -> Any:
-    """Reset status and counters for a run from a new point; keep the curvature information."""
+    """Reset ``status`` and ``num_evals`` for a run from a new point; keep all else."""
     return _map_trials(
         lambda trial: trial._replace(
             status=jnp.zeros_like(trial.status), num_evals=jnp.zeros_like(trial.num_evals)

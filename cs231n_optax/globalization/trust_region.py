@@ -34,7 +34,7 @@ SHRINKAGE = (0.1, 0.5)  # bounds on radius / ‖p‖ after a rejected trial
 DEFAULT_SHRINKAGE = 0.25  # if the minimum along p is unknown
 GROWTH, FAST_GROWTH = 3.0, 10.0  # of the radius after a good trial, relative to ‖p‖
 NEARLY_EXACT = 0.1  # largest |ρ - 1| at which the radius grows tenfold
-AT_BOUNDARY = 0.99  # ‖p‖ / Δ from which the radius has limited the step
+AT_BOUNDARY = 0.99  # ‖p‖ / Δ above which the step counts as on the boundary
 
 
 class ModelStep(NamedTuple):
@@ -54,7 +54,7 @@ class ModelStep(NamedTuple):
 
 
 class ModelInfo(NamedTuple):
-    """What a new model tells about its anchor, besides its state.
+    """Properties of a new model.
 
     Attributes:
       is_finite: bool scalar, whether the model can be used.
@@ -131,11 +131,13 @@ def with_trust_region(
     The next radius is
 
         a tenth to a half of ‖p‖     after a rejection: at the minimum along p
-        ‖p‖ / 2, ‖p‖                 if ρ < 0.1, ρ < 0.25
-        3 ‖p‖, 10 ‖p‖                if ρ > 0.75, |ρ - 1| < 0.1, and Δ has limited the step
+        ‖p‖ / 2                      if ρ < 0.1
+        ‖p‖                          if 0.1 < ρ < 0.25
+        3 ‖p‖                        if ρ > 0.75, and p is at the boundary
+        10 ‖p‖                       if also |ρ - 1| < 0.1, unless right after a rejection
         Δ                            otherwise
 
-    with 3 ‖p‖ instead of 10 ‖p‖ right after a rejection. If the actual and the predicted decrease
+    If the actual and the predicted decrease
     are both within rounding (10 ε |f| or `noise`), the slopes are more accurate than the values:
     then f(x) - f(x + p) is replaced by -(∇f(x) + ∇f(x + p)) · p / 2.
 
@@ -275,15 +277,15 @@ def _compare(
         radius = jnp.where(ratio > ACCEPTABLE, radius, shrunk)
         return old._replace(radius=radius, answer=answer), None
 
-    judged = (trial.status == RUNNING) & evaluation.at_trial_point
-    region, _ = fused_if(judged, compare, state.region)
+    is_evaluated = (trial.status == RUNNING) & evaluation.at_trial_point
+    region, _ = fused_if(is_evaluated, compare, state.region)
     return region
 
 
 def _with_curvature(
     old: Trial, info: ModelInfo, proposal: ModelStep, acceptable: jax.Array, *, leave_saddles: bool
 ) -> Trial:
-    """The record with what the model at its new anchor knows: saddle, predicted decrease."""
+    """The record with the saddle and the predicted decrease of the model at a new anchor."""
     moves = acceptable & info.is_finite
     saddle = jnp.where(moves, info.saddle, old.saddle)
     predicted_decrease = jnp.where(saddle, 0, proposal.predicted_decrease)

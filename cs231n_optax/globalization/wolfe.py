@@ -141,10 +141,10 @@ def wolfe(
         # The Wolfe conditions, eq. 3.6, or the strong ones, eq. 3.7.
         is_finite = jnp.isfinite(value) & jnp.isfinite(slope)
         decrease = value <= start.phi + t * (jnp.asarray(c1, t.dtype) * start.slope)
-        steepest = jnp.asarray(c2, t.dtype) * start.slope
-        curvature = slope >= steepest
+        slope_bound = jnp.asarray(c2, t.dtype) * start.slope
+        curvature = slope >= slope_bound
         if strong:
-            curvature &= slope <= -steepest
+            curvature &= slope <= -slope_bound
         exact = is_finite & decrease & curvature
 
         # Hager and Zhang's approximate conditions (T2 in their section 4).
@@ -152,8 +152,9 @@ def wolfe(
         flat = slope <= (2 * DELTA - 1) * start.slope
         approximate = is_finite & level & curvature & flat
 
-        # Move one end of the bracket to t. The step is too short if the value has decreased and
-        # still does, and too long otherwise (algorithm 3.6, for the weak curvature condition).
+        # Move one end of the bracket to t: the lower end if the value has decreased enough, or is
+        # level, and the slope is negative; else the upper end. Unlike in algorithm 3.6, low < high
+        # always holds, and φ(t) is not compared with φ(low).
         too_short = is_finite & (decrease | level) & (slope < 0)
         low = _tree.select(too_short, trial, state.low)
         high = _tree.select(too_short, state.high, trial)
@@ -162,11 +163,12 @@ def wolfe(
         # The last step only needs a sufficient decrease.
         accept = exact | approximate | (last & bracketed & is_finite & decrease)
 
-        # Without a bracket: extrapolate (the interpolation step of algorithm 3.5).
+        # Without a bracket choose a longer step, as in algorithm 3.5: by the cubic of eq. 3.59.
         minimum = cubic_minimum(_tree.select(bracketed, high, state.low), low)
         longer = jnp.clip(jnp.where(minimum > t, minimum, jnp.inf), GROWTH[0] * t, GROWTH[1] * t)
 
-        # In a bracket: interpolate. After two poor shrinks bisect, as Moré and Thuente do.
+        # In a bracket interpolate, as in algorithm 3.6. After two poor shrinks bisect, as Moré and
+        # Thuente do.
         width = high.step - low.step
         poor = bracketed & (width > POOR_SHRINK * (state.high.step - state.low.step))
         poor_shrinks = state.poor_shrinks + poor.astype(jnp.int32)

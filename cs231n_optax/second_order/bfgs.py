@@ -143,11 +143,17 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
         )
 
         # The coefficients of the update.
-        yhy, sg = _tree.vdot(pair.y, hy), _tree.vdot(pair.s, state.grads)
+        yhy, s_old_grad = _tree.vdot(pair.y, hy), _tree.vdot(pair.s, state.grads)
         (count, num_updates), new = fused_if(
             needs_direction,
             lambda counts: _coefficients(
-                counts, pair, state.decrement, yhy=yhy, sg=sg, damping=damping, accept=accept
+                counts,
+                pair,
+                state.decrement,
+                yhy=yhy,
+                s_old_grad=s_old_grad,
+                damping=damping,
+                accept=accept,
             ),
             (state.count, state.num_updates),
         )
@@ -183,7 +189,7 @@ def _coefficients(
     decrement: jax.Array,
     *,
     yhy: jax.Array,
-    sg: jax.Array,
+    s_old_grad: jax.Array,
     damping: Any,
     accept: jax.Array,
 ) -> tuple[tuple[jax.Array, jax.Array], Coefficients]:
@@ -194,7 +200,7 @@ def _coefficients(
       pair: the pair.
       decrement: g · H g, with g the gradient before the step.
       yhy: y · H y.
-      sg: s · g.
+      s_old_grad: s · g, with g the gradient before the step.
       damping: μ.
       accept: whether the point is accepted.
     """
@@ -203,7 +209,7 @@ def _coefficients(
 
     # Scale H: by eq. 6.20 before the first update, and by Oren and Luenberger's factor, if it is
     # above 1, before the next few.
-    underestimate = (sg / sy) * (sg / decrement)
+    underestimate = (s_old_grad / sy) * (s_old_grad / decrement)
     factor = jnp.where(num_updates < NUM_SCALED_UPDATES, underestimate, 1)
     scale = jnp.where(num_updates == 0, sy / pair.yy, jnp.maximum(factor, 1))
     scale = jnp.where(pair.is_curved & jnp.isfinite(scale), scale, 1)

@@ -1,4 +1,4 @@
-"""The pair (s, y) of a step and its change of the gradient, from which BFGS and L-BFGS learn."""
+"""The pair (s, y) of a step and its change of the gradient, used by BFGS and L-BFGS."""
 
 from typing import Any, NamedTuple
 
@@ -25,7 +25,10 @@ class CurvaturePair(NamedTuple):
 
     @property
     def is_curved(self) -> jax.Array:
-        """Whether s·y > ε ‖s‖ ‖y‖, so that H stays positive definite (eq. 6.7)."""
+        """Whether s·y > ε ‖s‖ ‖y‖, so that H stays positive definite.
+
+        Nocedal and Wright, eq. 6.7, with a margin for rounding.
+        """
         eps = jnp.finfo(self.sy.dtype).eps
         return self.sy > eps * jnp.sqrt(self.ss) * jnp.sqrt(self.yy)
 

@@ -1,7 +1,7 @@
 """L-BFGS (lecture 7-1-10): the inverse Hessian from the last m steps, never formed.
 
-Let the rows of S and Y be the steps s and the changes of the gradient y of the last m pairs, R the
-upper triangle of S Yᵀ, D its diagonal, and H₀ = γ I. Then
+Let the rows of S and Y be the steps s and the changes of the gradient y of the last m pairs, the
+oldest first, R the upper triangle of S Yᵀ, D its diagonal, and H₀ = γ I. Then
 
     a = R⁻¹ S g,    q = γ (g - Yᵀ a),    H g = q + Sᵀ R⁻ᵀ (D a - Y q)
 
@@ -105,7 +105,7 @@ def scale_by_lbfgs(memory_size: int = 15) -> optax.GradientTransformationExtraAr
 
     Differs from:
       ``optax.scale_by_lbfgs``, where γ is always s·y / y·y, m = 10, a pair with s·y <= 0 empties a
-      slot, and the first direction is g / ‖g‖.
+      slot, and the first direction is g / max(1, ‖g‖).
     """
     m = _checks.static_int("memory_size", memory_size, at_least=1)
     _checks.fits_in_memory(
@@ -256,14 +256,14 @@ def _two_loops(grads: Any, state: ScaleByLbfgsState) -> Any:
     def backward(k: jax.Array, carry: Any) -> Any:
         q, a = carry
         i = (state.slot + (m - 1) - k) % m
-        a_i = _row(rho, i) * _tree.vdot(_rows(state.s, i), q)
-        return _tree.axpy(-a_i, _rows(state.y, i), q), _set_row(a, i, a_i)
+        a_i = _row(rho, i) * _tree.vdot(_row_of_each(state.s, i), q)
+        return _tree.axpy(-a_i, _row_of_each(state.y, i), q), _set_row(a, i, a_i)
 
     # From the oldest to the newest: q ← q + (aᵢ - ρᵢ yᵢ·q) sᵢ.
     def forward(k: jax.Array, q: Any) -> Any:
         i = (state.slot + k) % m
-        b_i = _row(rho, i) * _tree.vdot(_rows(state.y, i), q)
-        return _tree.axpy(_row(a, i) - b_i, _rows(state.s, i), q)
+        b_i = _row(rho, i) * _tree.vdot(_row_of_each(state.y, i), q)
+        return _tree.axpy(_row(a, i) - b_i, _row_of_each(state.s, i), q)
 
     first, last = jnp.int32(0), jnp.int32(m)
     q, a = jax.lax.fori_loop(first, last, backward, (grads, jnp.zeros_like(rho)))
@@ -313,7 +313,7 @@ def _compact_form(
     return direction, Compact(r_inverse, s_grad)
 
 
-def _rows(rows: Any, i: jax.Array) -> Any:
+def _row_of_each(rows: Any, i: jax.Array) -> Any:
     return jax.tree.map(lambda r: _row(r, i), rows)
 
 

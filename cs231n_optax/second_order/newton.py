@@ -3,7 +3,7 @@
     x ← x - H⁻¹ g,        g = ∇f(x),  H = ∇²f(x)
 
 There is no learning rate. H is an N × N matrix that takes N Hessian-vector products to compute and
-about N³ operations to solve with, which is the problem of the method at the size of a network.
+about N³ operations to solve with: too many for a network.
 """
 
 from typing import Any, NamedTuple
@@ -51,7 +51,7 @@ def scale_by_newton(
 
     On a quadratic it reaches the stationary point in one update. Where H has negative eigenvalues,
     it moves towards saddles and maxima. abs(H) has the absolute values of the eigenvalues, and its
-    direction is always a direction of ascent. `newton` converges to a minimum from any start.
+    direction is always a direction of ascent. `newton` needs no start near the minimum.
 
     Args:
       damping: δ >= 0, a number or a scalar array (may be traced). With 0 and a singular H the
@@ -149,7 +149,7 @@ class NewtonState(NamedTuple):
 
 
 def newton(*, leave_saddles: bool = True) -> optax.GradientTransformationExtraArgs:
-    """Newton's method in a trust region: converges to a minimum from any start, for small N.
+    """Newton's method in a trust region: to a minimum from a start far away, for small N.
 
         p = argmin g·p + ½ p·H p,   ‖p‖ <= Δ,        x ← x + p if f decreases enough
 
@@ -164,9 +164,10 @@ def newton(*, leave_saddles: bool = True) -> optax.GradientTransformationExtraAr
     (``optax.tree.get(state, "num_hessians")``). A trial whose Hessian is not finite is rejected.
     In a batch of `jax.vmap`, updates in which no element accepts its trial skip both.
 
-    Curvature ``|λ| < N ε max |λ|`` counts as zero, and if the slope along it is rounding error
-    too, there is no step along it. A small gradient ends a run only if no λ is below
-    ``-√ε max |λ|``. `minimize` then returns CONVERGED, or SADDLE without ``leave_saddles``.
+    Negative curvature within ``N ε max |λ|`` counts as zero, and if the slope along such a
+    direction is rounding error too, the step has no component there. A small gradient ends a run
+    only if no λ is below ``-√ε max |λ|``. `minimize` then returns CONVERGED, or SADDLE without
+    ``leave_saddles``.
 
     Args:
       leave_saddles: whether to continue from a saddle to a minimum. If not, a small gradient ends
@@ -243,8 +244,8 @@ def _update_model(
         is_finite &= jnp.all(jnp.isfinite(eigenvalues))
         c = _tree.matvec(vectors.T, g)
 
-        # Curvature below N ε max |λ| is rounding error and counts as zero. Where the slope is
-        # rounding error too, c = 0 and λ = max |λ| leave that coordinate alone.
+        # Curvature within N ε max |λ| is rounding error: if negative, it is set to 0. Where the
+        # slope is rounding error too, c = 0 and λ = max |λ| give a step without that component.
         info = np.finfo(c.dtype)
         largest = jnp.max(jnp.abs(eigenvalues), initial=np.sqrt(info.tiny))
         saddle = jnp.any(eigenvalues < -np.sqrt(info.eps) * largest)

@@ -193,8 +193,8 @@ def newton_cg(
 
     The conjugate gradients stop at the relative residual
     η = min(0.1, 0.9 (‖g‖ / ‖last g‖)^1.618), after 2 N + 10 products, or at the boundary of the
-    trust region, which they follow negative curvature to. Near a minimum the order of convergence
-    is 1.6.
+    trust region, reached by a long step or along negative curvature. Near a minimum the order of
+    convergence is 1.6.
 
     A rejected trial needs no product: the next trial is a shorter part of the same step. The
     initial radius is the length of the first inner step. ``num_hvps`` in the state counts the
@@ -284,7 +284,7 @@ def _update_model(
             radius,
             choose_radius=choose_radius,
             forcing=jnp.minimum(MAX_FORCING, 0.9 * relative**ORDER),
-            max_products=jnp.where(ends, 0, max_products),
+            max_products=jnp.where(ends, 0, max_products),  # in a batch with others that go on
         )
         slope = _tree.vdot(grads, end.step)
         new = NewtonCgState(

@@ -39,7 +39,7 @@ class BallStep(NamedTuple):
 
 
 def minimize_in_ball(eigenvalues: jax.Array, c: jax.Array, radius: jax.Array) -> BallStep:
-    """Minimise a quadratic in a ball, whose radius is kept to 0.1 %.
+    """Minimise a quadratic in a ball, so that ‖u‖ <= 1.001 Δ.
 
     Newton's method on the secular equation (algorithm 4.3). 1/‖u(μ)‖ is concave in μ, so from a μ
     below the root every round comes closer to the root, and none passes it.
@@ -80,7 +80,7 @@ def minimize_in_ball(eigenvalues: jax.Array, c: jax.Array, radius: jax.Array) ->
         _, length, rounds = carry
         return (length > 1 + TOLERANCE) & (rounds < MAX_ROUNDS)
 
-    # A round of algorithm 4.3: μ ← μ + (‖u‖² / Σ uᵢ² / (λᵢ + σ)) (‖u‖ - Δ) / Δ.
+    # A round of algorithm 4.3: μ ← μ + ‖u‖² / (Σ uᵢ² / (λᵢ + σ)) · (‖u‖ - Δ) / Δ, here for -u / Δ.
     def newton_round(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         mu, length, rounds = carry
         u = c_over_radius / (gap + mu)

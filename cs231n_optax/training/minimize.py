@@ -153,8 +153,8 @@ def minimize(
     ``100 (tol + atol / max(1, ‖∇f(x₀)‖∞)) (1 + |f(x)|)``. It does not stop at a saddle point that
     it can leave.
 
-    Pure: `jax.jit` and `jax.vmap` apply. In a batch each element takes one evaluation per round,
-    and an element that has ended stays as it is until the last one ends.
+    Pure; it works under `jax.jit` and `jax.vmap`. In a batch each element takes one evaluation per
+    round, and an element that has ended stays as it is until the last one ends.
 
     The solution and the value are differentiable with respect to ``args`` and to arrays that
     ``fun`` closes over, in forward and in reverse mode, by the implicit function theorem. The
@@ -354,14 +354,14 @@ def _next_loop_state(problem: Problem, old: LoopState, trial: Trial) -> LoopStat
     first, grad_norm = trial.num_evals == 1, trial.grad_norm
     atol, tol = (jnp.asarray(x, grad_norm.dtype) for x in (problem.atol, problem.tol))
 
-    # Both tolerances are fixed by the gradient at x₀: atol + tol · max(1, ‖∇f(x₀)‖∞), and the same
-    # without its unit for the value.
+    # Both tolerances are fixed by the gradient at x₀. With unit = max(1, ‖∇f(x₀)‖∞), they are
+    # atol + tol · unit for the gradient and 100 (tol + atol / unit) for the value.
     unit = jnp.maximum(grad_norm, 1)
     limit = atol + tol * unit
     tolerance = jnp.where(first, limit, old.tolerance)
     value_tolerance = jnp.where(first, VALUE_FACTOR * limit / unit, old.value_tolerance)
 
-    # Converged: an accepted point, a small gradient, and little left to gain if that is known.
+    # Converged: an accepted point, a small gradient, and a small predicted decrease if known.
     small_gradient = grad_norm <= tolerance
     small_decrease = trial.predicted_decrease <= value_tolerance * (1 + jnp.abs(trial.anchor_value))
     done = trial.accepted & trial.may_stop & small_gradient & small_decrease
