@@ -12,7 +12,10 @@ from cs231n_optax import _checks, _tree
 from cs231n_optax._batching import any_in_batch, fused_if
 from cs231n_optax.averaging.accepted_points import on_accepted_points, refuse_rejected_points
 from cs231n_optax.globalization.trial import (
-    Status,
+    BUDGET,
+    CONVERGED,
+    RUNNING,
+    SADDLE,
     Trial,
     always_accepting,
     find_trial,
@@ -21,9 +24,6 @@ from cs231n_optax.globalization.trial import (
 )
 from cs231n_optax.second_order.hessian import hvp
 
-RUNNING, CONVERGED, BUDGET, SADDLE = (
-    np.int32(status) for status in (Status.RUNNING, Status.CONVERGED, Status.BUDGET, Status.SADDLE)
-)
 VALUE_FACTOR = 100  # tolerance of the predicted decrease / relative tolerance of the gradient
 
 
