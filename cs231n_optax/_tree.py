@@ -212,9 +212,20 @@ _finfo = functools.cache(jnp.finfo)
 
 
 def find(tree: Any, kind: type) -> list[Any]:
-    """Every instance of a class in a tree, in order."""
+    """Every instance of a class in a tree, in order, with plain arrays."""
     nodes = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind))
-    return [node for node in nodes if isinstance(node, kind)]
+    return [_plain(node) for node in nodes if isinstance(node, kind)]
+
+
+def _plain(tree: Any) -> Any:
+    """Unwrap the leaves that Flax NNX makes of a state's arrays."""
+    return jax.tree.map(
+        lambda x: x.__jax_array__() if _is_wrapped(x) else x, tree, is_leaf=_is_wrapped
+    )
+
+
+def _is_wrapped(x: Any) -> bool:
+    return hasattr(x, "__jax_array__") and not isinstance(x, jax.Array)
 
 
 def leafwise(rule: Rule, grads: Any, *accumulators: Any, **hyperparams: Any) -> tuple[Any, ...]:

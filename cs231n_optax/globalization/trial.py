@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cs231n_optax import _tree
+from cs231n_optax import _checks, _tree
 
 
 class Status(enum.IntEnum):
@@ -69,8 +69,10 @@ class Trial(NamedTuple):
 
     Attributes:
       anchor_params: the last accepted point, the tree of the parameters.
-      anchor_grad: the gradient there, the tree of the parameters.
-      anchor_value: scalar, the objective there.
+      grad: the gradient there, the tree of the parameters.
+      value: scalar, always infinite: so `optax.value_and_grad_from_state`, which takes a finite
+        value and the ``grad`` beside it for those at the next point, evaluates that point.
+      anchor_value: scalar, the objective at the anchor.
       grad_norm: scalar, the largest |element| of the gradient there.
       accepted: bool scalar, whether the last update accepted its point.
       may_stop: bool scalar, whether a small gradient at the anchor may end the run.
@@ -83,7 +85,8 @@ class Trial(NamedTuple):
     """
 
     anchor_params: optax.Params
-    anchor_grad: optax.Updates
+    grad: optax.Updates
+    value: jax.Array
     anchor_value: jax.Array
     grad_norm: jax.Array
     accepted: jax.Array
@@ -104,7 +107,8 @@ def first_trial(params: optax.Params) -> Trial:
 
     return Trial(
         anchor_params=_tree.copy(params),
-        anchor_grad=_tree.zeros_like(params),
+        grad=_tree.zeros_like(params),
+        value=jnp.full((), jnp.inf, dtype),
         anchor_value=zero(),
         grad_norm=zero(),
         accepted=zero(bool),
@@ -126,9 +130,18 @@ def first_trial(params: optax.Params) -> Trial:
     )
 
 
+def next_count(count: jax.Array, trial: Trial) -> jax.Array:
+    """The number of updates, int32; the largest int32 once the run has ended.
+
+    Loops written for Optax's L-BFGS end when this reaches a limit. A run that has ended may have a
+    gradient above their tolerance, and its state stays as it is.
+    """
+    return jnp.where(trial.status == RUNNING, optax.safe_increment(count), _checks.MAX_INT)
+
+
 def scalars_of(trial: Trial) -> Trial:
     """The record without its two trees, for `fused_if`."""
-    return trial._replace(anchor_params=None, anchor_grad=None)
+    return trial._replace(anchor_params=None, grad=None)
 
 
 def find_trial(state: optax.OptState) -> Trial | None:
@@ -271,7 +284,7 @@ def always_accepting(tx: optax.GradientTransformation) -> optax.GradientTransfor
         accept = running & is_finite
         here = old._replace(
             anchor_params=params,
-            anchor_grad=updates,
+            grad=updates,
             anchor_value=jnp.asarray(value).astype(old.anchor_value.dtype),
             grad_norm=grad_norm,
         )

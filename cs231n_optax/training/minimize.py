@@ -285,7 +285,7 @@ def _solve(problem: Problem, x0: Any, state: optax.OptState | None) -> MinimizeR
     return MinimizeResult(
         params=trial.anchor_params,
         value=trial.anchor_value,
-        grad=trial.anchor_grad,
+        grad=trial.grad,
         status=trial.status,
         num_evals=trial.num_evals,
         num_steps=end.loop.num_steps,
