@@ -55,10 +55,10 @@ def test_it_finds_the_minimum(make, dtype):
     with jax.enable_x64(dtype == "float64"):
         start = {"x": jnp.asarray(-1.2, dtype), "y": jnp.asarray(1.0, dtype)}
         params, state = jax.jit(
-            lambda start: solve(make(), valley, start, max_count=500, tol=1e-4)
+            lambda start: solve(make(), valley, start, max_count=3000, tol=1e-4)
         )(start)
         assert optax.tree.norm(optax.tree.get(state, "grad")) < 1e-4
-        assert 2 < optax.tree.get(state, "count") < 500
+        assert 2 < optax.tree.get(state, "count") < 3000
         for answer in params.values():
             assert answer.dtype == dtype
             np.testing.assert_allclose(answer, 1, atol=5e-3)
