@@ -23,6 +23,8 @@ MAX_BYTES = 4 * 2**30  # of a dense matrix or a table
 
 SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 
+FREEZE = 'use optax.partition({"train": tx, "freeze": optax.set_to_zero()}, labels)'
+
 
 def nonnegative(name: str, value: Any) -> Any:
     """A finite number >= 0."""
@@ -252,6 +254,51 @@ def params_given(method: str, params: Any) -> None:
     """Parameters passed to an ``update`` that needs them."""
     if params is None:
         raise ValueError(f"{method} needs the parameters: update(grads, state, params)")
+
+
+def is_left_out(node: Any) -> bool:
+    """Whether a node stands for leaves that a mask has taken out: an empty `optax.MaskedNode`.
+
+    Flax NNX turns it into an empty tuple.
+    """
+    return isinstance(node, tuple) and not node
+
+
+def applicable_updates(updates: Any, grads: Any, params: Any, *, anchor: Any) -> None:
+    """Updates that a loop can apply.
+
+    ``optax.masked`` returns the gradient itself as the update of a leaf that it keeps from its
+    transformation. A line search there would see a function that changes under it. An update of an
+    integer would be rounded.
+
+    Args:
+      updates: as the transformation returned them.
+      grads: those that it was given.
+      params: the parameters.
+      anchor: of the trial record, with a node without leaves for what a mask has kept from it; None
+        if there is no record.
+    """
+
+    def not_passed_on(path: Any, node: Any, update: Any, grad: Any) -> None:
+        pairs = zip(jax.tree.leaves(update), jax.tree.leaves(grad), strict=True)
+        if is_left_out(node) and any(u is g for u, g in pairs):
+            raise ValueError(
+                f"tx returns the gradient of params{jax.tree_util.keystr(path)} as its update: "
+                f"optax.masked passes on what it keeps from its transformation. To freeze it, "
+                f"{FREEZE}"
+            )
+
+    if anchor is not None:
+        jax.tree.map_with_path(not_passed_on, anchor, updates, grads, is_leaf=is_left_out)
+    for (path, p), u in zip(
+        jax.tree.leaves_with_path(params), jax.tree.leaves(updates), strict=True
+    ):
+        if not is_inexact(p) and is_inexact(u):
+            raise TypeError(
+                f"every parameter must be a floating or complex array, but parameter"
+                f"{jax.tree_util.keystr(path)} is {p.dtype}, and tx would update it. To keep it, "
+                f"{FREEZE}, or close over it in the loss"
+            )
 
 
 # Arguments of `init` and `update` of a method that rejects trial points.

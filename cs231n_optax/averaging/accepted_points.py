@@ -67,7 +67,7 @@ def on_accepted_points(
             _, averaging_state = average.update(steps, state.averaging, params)
         else:
             # The anchor is the accepted point. The first evaluation is at the initial one.
-            point = after.anchor_params
+            point = _tree.fill(after.anchor_params, params)
             running = before.status == Status.RUNNING
             _, averaging_state = average.update(
                 jax.tree.map(jnp.zeros_like, point),

@@ -156,20 +156,23 @@ def find_trial(state: optax.OptState) -> Trial | None:
     return found[0] if found else None
 
 
-def accepted_params(state: Any) -> Any:
+def accepted_params(state: Any, params: Any = None) -> Any:
     """The last accepted point: the answer so far of a method that rejects trial points.
 
     The parameters of the loop may be a trial point that will be rejected.
 
     Args:
       state: a state of `with_line_search`, or any state that contains one.
+      params: the parameters of the loop, for a method inside ``optax.partition``, whose state
+        knows only the leaves that it moves: the others are taken from here.
 
     Returns:
       The point, with the tree, shapes and dtypes of the parameters; before the first update, the
-      parameters given to ``init``.
+      parameters given to ``init``. Without ``params``, `optax.MaskedNode` for leaves that the
+      method does not know.
 
     Raises:
-      ValueError: if the state holds no trial record, or several.
+      ValueError: if the state holds no trial record, or several, or ``params`` are of another tree.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp
@@ -178,7 +181,13 @@ def accepted_params(state: Any) -> Any:
       >>> print(cs231n_optax.accepted_params(state))
       [1. 1.]
     """
-    return _require_trial(state).anchor_params
+    anchor = _require_trial(state).anchor_params
+    if params is None:
+        return anchor
+    try:
+        return _tree.fill(anchor, _tree.plain(params))
+    except ValueError as error:
+        raise ValueError(f"params are not of the tree of the state: {error}") from None
 
 
 def accepted(state: Any) -> jax.Array:

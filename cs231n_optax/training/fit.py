@@ -249,7 +249,6 @@ def _given_state(params: Any, state: FitState) -> FitState:
 
 
 def _checked_params(params: Any) -> Any:
-    _checks.floating_tree("parameter", params, "close over other arrays in the loss")
     return _checks.arrays("params", params)
 
 
@@ -441,17 +440,19 @@ def _step(
     settings: Settings, state: FitState, alive: jax.Array, batch: Any
 ) -> tuple[FitState, StepRecord]:
     """One step of a run; one that has ended stays as it is."""
-    # For a complex parameter the direction of ascent is the conjugate of JAX's gradient.
-    value, grads = jax.value_and_grad(settings.loss)(state.params, batch)
-    grads = jax.tree.map(jnp.conj, grads)
+    value, grads = jax.value_and_grad(settings.loss, allow_int=True)(state.params, batch)
+    grads = _tree.ascent_direction(grads, state.params)
     updates, opt_state = settings.tx.update(
         grads,
         state.opt_state,
         state.params,
         value=value,
         grad=grads,
-        value_fn=lambda params: settings.loss(params, batch),
+        value_fn=lambda params: settings.loss(_tree.fill(params, state.params), batch),
     )
+    trial = find_trial(opt_state)
+    anchor = None if trial is None else trial.anchor_params
+    _checks.applicable_updates(updates, grads, state.params, anchor=anchor)
 
     # An accepted point uses up its batch, and ends the run if its loss is not finite.
     took = accepted(opt_state)
@@ -505,5 +506,5 @@ def _history(start: FitState, records: StepRecord) -> FitHistory:
 
 def _result_params(state: FitState) -> Any:
     trial = find_trial(state.opt_state)
-    last = state.params if trial is None else trial.anchor_params
+    last = state.params if trial is None else _tree.fill(trial.anchor_params, state.params)
     return _select(state.nonfinite_step < 0, last, state.finite_params)

@@ -224,7 +224,6 @@ def minimize(
     max_evals = _checks.evaluations("max_evals", max_evals)
     has_aux = _checks.static_bool("has_aux", has_aux)
     args = _checks.further_arguments("args", args)
-    _checks.floating_tree("parameter", x0, "close over other arrays in fun")
     x0, args = _checks.arrays("x0", x0), _checks.arrays("args", args)
 
     def checked(*xs: Any) -> Any:
@@ -248,11 +247,17 @@ def minimize(
     )
     result = _solve(problem, start, state)
 
-    def value_of(x: Any, inputs: tuple[Any, ...]) -> jax.Array:
-        return _value_and_aux(problem._replace(inputs=inputs), x)[0]
+    # Leaves that the method does not move, frozen ones and integers, are inputs, too.
+    trial: Any = find_trial(result.state)
+    moved = _tree.inexact(trial.anchor_params)
+    fixed = _tree.rest(moved, result.params)
 
-    params, value = _with_derivatives(value_of)(result.params, result.value, inputs)
-    return result._replace(params=params, value=value)
+    def value_of(moved: Any, inputs: tuple[Any, ...]) -> jax.Array:
+        fixed, *inputs = inputs
+        return _value_and_aux(problem._replace(inputs=inputs), _tree.fill(moved, fixed))[0]
+
+    moved, value = _with_derivatives(value_of)(moved, result.value, (fixed, *inputs))
+    return result._replace(params=_tree.fill(moved, fixed), value=value)
 
 
 def _with_trial_record(
@@ -283,9 +288,9 @@ def _solve(problem: Problem, x0: Any, state: optax.OptState | None) -> MinimizeR
     )
     trial: Any = find_trial(end.opt_state)
     return MinimizeResult(
-        params=trial.anchor_params,
+        params=_tree.fill(trial.anchor_params, end.params),
         value=trial.anchor_value,
-        grad=trial.grad,
+        grad=_tree.fill(trial.grad, _tree.zeros_like(end.params)),
         status=trial.status,
         num_evals=trial.num_evals,
         num_steps=end.loop.num_steps,
@@ -315,11 +320,13 @@ def _evaluate_and_update(problem: Problem, old: Carry) -> Carry:
 
     def value_fn(x: Any) -> jax.Array:
         # In the dtypes of the parameters: under x64 Optax's L-BFGS passes float64.
+        x = _tree.fill(x, old.params)
         return value_and_aux(jax.tree.map(lambda x, p: x.astype(p.dtype), x, old.params))[0]
 
-    # Evaluate. For a complex parameter the direction of ascent is the conjugate of JAX's gradient.
-    (value, aux), grads = jax.value_and_grad(value_and_aux, has_aux=True)(old.params)
-    grads = jax.tree.map(jnp.conj, grads)
+    # Evaluate.
+    evaluate = jax.value_and_grad(value_and_aux, has_aux=True, allow_int=True)
+    (value, aux), grads = evaluate(old.params)
+    grads = _tree.ascent_direction(grads, old.params)
 
     # Accept or reject the point, and propose the next one.
     updates, opt_state = problem.tx.update(
@@ -332,6 +339,7 @@ def _evaluate_and_update(problem: Problem, old: Carry) -> Carry:
         value_fn=value_fn,
     )
     trial: Any = find_trial(opt_state)
+    _checks.applicable_updates(updates, grads, old.params, anchor=trial.anchor_params)
 
     # Test whether the run ends, at the last accepted point.
     running = old.loop.status == RUNNING
@@ -384,7 +392,7 @@ def _report(
 ) -> None:
     progress = MinimizeProgress(
         num_evals=trial.num_evals,
-        params=trial.anchor_params,
+        params=_tree.fill(trial.anchor_params, params),
         value=trial.anchor_value,
         grad_norm=trial.grad_norm,
         accepted=trial.accepted,
