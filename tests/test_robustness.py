@@ -219,7 +219,7 @@ ERRORS = [
     # minimize.
     ("minimize: integers", lambda: minimize(x0=MIXED), TypeError, "parameter['n']"),
     ("minimize: integers, of Optax", lambda: minimize(x0=jnp.arange(3), tx=optax.sgd(0.1)), TypeError, "parameter"),
-    ("minimize: string", lambda: minimize(x0={"a": "x"}), TypeError, "parameter['a']"),
+    ("minimize: string", lambda: minimize(x0={"a": "x"}), TypeError, "x0['a']"),
     ("minimize: float16", lambda: minimize(x0=X.astype("float16"), tx=co.lbfgs()), TypeError, "params"),
     ("minimize: no point", lambda: minimize(x0=None, tx=co.lbfgs()), ValueError, "parameters"),
     ("minimize: no function", lambda: minimize(None), TypeError, "fun"),
@@ -242,7 +242,7 @@ ERRORS = [
     ("minimize: state", lambda: minimize(state=MOMENTUM.init(X)), ValueError, "state"),
     # fit.
     ("fit: integers", lambda: fit(params=MIXED, tx=optax.sgd(0.1)), TypeError, "parameter['n']"),
-    ("fit: string", lambda: fit(params="x"), TypeError, "parameter"),
+    ("fit: string", lambda: fit(params="x"), TypeError, "params"),
     ("fit: float16", lambda: fit(params=X.astype("float16"), tx=co.lbfgs()), TypeError, "params"),
     ("fit: no loss", lambda: fit(None), TypeError, "loss"),
     ("fit: vector", lambda: fit(lambda x, batch: x), TypeError, "loss"),

@@ -177,7 +177,7 @@ def with_line_search(
         )
         steps = _step_to_trial(trial, line.direction, search_state.step, evaluation.params)
         return steps, LineSearchState(
-            count=next_count(state.count, trial),
+            count=next_count(state, trial),
             trial=trial,
             direction_state=line.direction_state,
             direction=line.direction,

@@ -130,13 +130,18 @@ def first_trial(params: optax.Params) -> Trial:
     )
 
 
-def next_count(count: jax.Array, trial: Trial) -> jax.Array:
-    """The number of updates, int32; the largest int32 once the run has ended.
+def next_count(old: Any, trial: Trial) -> jax.Array:
+    """The number of updates, int32; the largest int32 if one has ended the run.
 
     Loops written for Optax's L-BFGS end when this reaches a limit. A run that has ended may have a
     gradient above their tolerance, and its state stays as it is.
+
+    Args:
+      old: the state before an update, with ``count`` and ``trial``.
+      trial: the record after it.
     """
-    return jnp.where(trial.status == RUNNING, optax.safe_increment(count), _checks.MAX_INT)
+    count = jnp.where(trial.status == RUNNING, optax.safe_increment(old.count), _checks.MAX_INT)
+    return jnp.where(old.trial.status == RUNNING, count, old.count)
 
 
 def scalars_of(trial: Trial) -> Trial:

@@ -213,7 +213,7 @@ def with_trust_region(
         )
         steps = _step_to_trial(trial, proposal.step, evaluation.params)
         return steps, TrustRegionState(
-            count=next_count(state.count, trial),
+            count=next_count(state, trial),
             trial=trial,
             model_state=model_state,
             step=proposal.step,
