@@ -23,7 +23,10 @@ MAX_BYTES = 4 * 2**30  # of a dense matrix or a table
 
 SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 
-FREEZE = 'use optax.partition({"train": tx, "freeze": optax.set_to_zero()}, labels)'
+FREEZE = (
+    'freeze it by optax.partition({"train": tx, "freeze": optax.set_to_zero()}, labels), or close '
+    "over it in the loss"
+)
 
 
 def nonnegative(name: str, value: Any) -> Any:
@@ -63,19 +66,28 @@ def learning_rate(value: Any) -> Any:
 def static_bool(name: str, value: Any) -> bool:
     """A Python bool; it selects the program that is compiled, so it can't be traced."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be a Python bool, got {value!r}")
+        raise TypeError(f"{name} must be a Python bool, got {value!r}{_if_injected(name, value)}")
     return bool(value)
 
 
 def static_int(name: str, value: Any, *, at_least: int, at_most: float = math.inf) -> int:
     """A Python integer; it determines a shape, so it can't be traced."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be a Python integer, got {value!r}")
+        raise TypeError(
+            f"{name} must be a Python integer, got {value!r}{_if_injected(name, value)}"
+        )
     if value < at_least:
         raise ValueError(f"{name} must be an integer >= {at_least}, got {value}")
     if value > at_most:
         raise ValueError(f"{name} must be an integer <= {at_most}, got {value}")
     return int(value)
+
+
+def _if_injected(name: str, value: Any) -> str:
+    """The remedy where a wrapper has made an array of a Python number."""
+    if not isinstance(value, jax.Array):
+        return ""
+    return f"; with optax.inject_hyperparams, name it: static_args=({name!r},)"
 
 
 def function(name: str, value: Any) -> Any:
@@ -284,8 +296,7 @@ def applicable_updates(updates: Any, grads: Any, params: Any, *, anchor: Any) ->
         if is_left_out(node) and any(u is g for u, g in pairs):
             raise ValueError(
                 f"tx returns the gradient of params{jax.tree_util.keystr(path)} as its update: "
-                f"optax.masked passes on what it keeps from its transformation. To freeze it, "
-                f"{FREEZE}"
+                f"optax.masked passes on what it keeps from its transformation; {FREEZE}"
             )
 
     if anchor is not None:
@@ -296,8 +307,7 @@ def applicable_updates(updates: Any, grads: Any, params: Any, *, anchor: Any) ->
         if not is_inexact(p) and is_inexact(u):
             raise TypeError(
                 f"every parameter must be a floating or complex array, but parameter"
-                f"{jax.tree_util.keystr(path)} is {p.dtype}, and tx would update it. To keep it, "
-                f"{FREEZE}, or close over it in the loss"
+                f"{jax.tree_util.keystr(path)} is {p.dtype}, and tx would update it; {FREEZE}"
             )
 
 
@@ -307,11 +317,15 @@ def applicable_updates(updates: Any, grads: Any, params: Any, *, anchor: Any) ->
 def trial_params(method: str, params: Any) -> None:
     """Parameters of at least 32 bits, so that adding an update reaches the trial point."""
     for path, leaf in jax.tree.leaves_with_path(params):
-        if not is_inexact(leaf) or jnp.finfo(jnp.result_type(leaf)).bits < 32:
+        remedy = ""
+        if not is_inexact(leaf):
+            remedy = FREEZE
+        elif jnp.finfo(jnp.result_type(leaf)).bits < 32:
+            remedy = "keep it in float32, and cast it in the loss"
+        if remedy:
             raise TypeError(
                 f"{method} needs floating parameters of 32 bits or more, but params"
-                f"{jax.tree_util.keystr(path)} is {dtype_or_type(leaf)}: keep them in float32, "
-                "and cast them in the loss"
+                f"{jax.tree_util.keystr(path)} is {dtype_or_type(leaf)}; {remedy}"
             )
 
 
