@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.core import Tracer
 
 MAX_INT = int(np.iinfo(np.int32).max)
@@ -66,7 +67,7 @@ def learning_rate(value: Any) -> Any:
 def static_bool(name: str, value: Any) -> bool:
     """A Python bool; it selects the program that is compiled, so it can't be traced."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be a Python bool, got {value!r}{_if_injected(name, value)}")
+        raise TypeError(f"{name} must be a Python bool, got {value!r}")
     return bool(value)
 
 
@@ -262,6 +263,39 @@ def state(state: Any, like: Any) -> None:
         )
 
 
+def own_state(method: str, state: Any, kind: type) -> None:
+    """A state from the method's own ``init``, as ``update`` needs it."""
+    if not isinstance(state, kind):
+        raise TypeError(
+            f"{method} needs a state of its own, a {kind.__name__} from init, got "
+            f"{type(state).__name__}"
+        )
+
+
+def own_chain(method: str, state: Any, length: int) -> None:
+    """A state of a method that is a chain of ``length`` transformations."""
+    if not isinstance(state, tuple) or len(state) != length:
+        raise TypeError(
+            f"{method} needs a state of its own, a tuple of {length} from init, got "
+            f"{type(state).__name__}"
+        )
+
+
+def own_rows(method: str, name: str, size: int, rows: int) -> None:
+    """A state with as many rows as the method's own ``init`` makes."""
+    if rows != size:
+        raise ValueError(f"{method} with {name}={size} needs a state of its own, got one of {rows}")
+
+
+def direction_state(method: str, state: Any, like: Any) -> None:
+    """A state of the direction of a method, with the structure that its ``init`` gives."""
+    got, expected = jax.tree.structure(state), jax.tree.structure(like)
+    if got != expected:
+        raise ValueError(
+            f"{method} needs a state of its own direction, got {got}, expected {expected}"
+        )
+
+
 def params_given(method: str, params: Any) -> None:
     """Parameters passed to an ``update`` that needs them."""
     if params is None:
@@ -269,11 +303,8 @@ def params_given(method: str, params: Any) -> None:
 
 
 def is_left_out(node: Any) -> bool:
-    """Whether a node stands for leaves that a mask has taken out: an empty `optax.MaskedNode`.
-
-    Flax NNX turns it into an empty tuple.
-    """
-    return isinstance(node, tuple) and not node
+    """Whether a node stands for leaves that a mask has taken out."""
+    return isinstance(node, optax.MaskedNode)
 
 
 def applicable_updates(updates: Any, grads: Any, params: Any, *, anchor: Any) -> None:

@@ -162,6 +162,7 @@ def with_line_search(
         **extra_args: Any,
     ) -> tuple[optax.Updates, LineSearchState]:
         # 1. Check the input: the value and gradient at the trial point.
+        _checks.own_state(METHOD, state, LineSearchState)
         displacement = _tree.scale(state.search_state.step, state.direction)
         evaluation = check_evaluation(
             METHOD, updates, params, value, trial=state.trial, displacement=displacement
@@ -210,7 +211,9 @@ def _turn(
     # Update the direction. A restart resets its state first; a state with handles_accept passes
     # the select unchanged and is told by the keyword.
     restart, needs_direction = decision.restart, decision.needs_direction
-    direction_state = _tree.select(~restart, state.direction_state, inner.init(trial.anchor_params))
+    fresh_state = inner.init(trial.anchor_params)
+    _checks.direction_state(METHOD, state.direction_state, fresh_state)
+    direction_state = _tree.select(~restart, state.direction_state, fresh_state)
     ascent, new_direction_state = inner.update(
         trial.grad,
         direction_state,

@@ -291,6 +291,7 @@ def always_accepting(tx: optax.GradientTransformation) -> optax.GradientTransfor
         **extra_args: Any,
     ) -> tuple[optax.Updates, AlwaysAcceptingState]:
         del tolerance  # Optax's line searches refuse this keyword
+        _checks.own_state("minimize", state, AlwaysAcceptingState)
         old = state.trial
         grad_norm = _tree.max_abs(updates).astype(old.grad_norm.dtype)
         running = old.status == RUNNING

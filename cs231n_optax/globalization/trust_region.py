@@ -177,6 +177,7 @@ def with_trust_region(
         **extra_args: Any,
     ) -> tuple[optax.Updates, TrustRegionState]:
         # 1. Check the input: the value and gradient at the trial point.
+        _checks.own_state(METHOD, state, TrustRegionState)
         old = state.trial
         evaluation = check_evaluation(
             METHOD, updates, params, value, trial=old, displacement=state.step

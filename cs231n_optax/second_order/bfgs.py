@@ -125,6 +125,7 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
         **extra_args: Any,
     ) -> tuple[optax.Updates, ScaleByBfgsState]:
         del extra_args
+        _checks.own_state("scale_by_bfgs", state, ScaleByBfgsState)
         _checks.params_given("scale_by_bfgs", params)
         params = widen_all("parameter", params)
         _checks.like("gradients", updates, params, of="the parameters")

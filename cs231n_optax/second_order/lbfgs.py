@@ -139,6 +139,8 @@ def scale_by_lbfgs(memory_size: int = 15) -> optax.GradientTransformationExtraAr
         **extra_args: Any,
     ) -> tuple[optax.Updates, ScaleByLbfgsState]:
         del extra_args
+        _checks.own_state("scale_by_lbfgs", state, ScaleByLbfgsState)
+        _checks.own_rows("scale_by_lbfgs", "memory_size", m, len(state.sy))
         _checks.params_given("scale_by_lbfgs", params)
         grads, params = updates, widen_all("parameter", params)
         _checks.like("gradients", grads, state.params)

@@ -114,6 +114,7 @@ def scale_by_newton(
         **extra_args: Any,
     ) -> tuple[optax.Updates, ScaleByNewtonState]:
         del extra_args
+        _checks.own_state("scale_by_newton", state, ScaleByNewtonState)
         if jax.tree.leaves(updates):
             _checks.params_given("scale_by_newton", params)
         if params is not None:
@@ -232,6 +233,7 @@ def _update_model(
     **extra_args: Any,
 ) -> tuple[NewtonState, ModelInfo]:
     del extra_args
+    _checks.own_state("newton", state, NewtonState)
     params, g = evaluation.params, _tree.ravel(evaluation.grads)
     old = state.eigenvalues, state.eigenvectors, state.coordinates
 

@@ -269,6 +269,7 @@ def _update_model(
     **extra_args: Any,
 ) -> tuple[NewtonCgState, ModelInfo]:
     del extra_args
+    _checks.own_state("newton_cg", state, NewtonCgState)
     params, grads = evaluation.params, evaluation.grads
     # A gradient within the tolerance ends the run, so that no product is needed.
     ends = evaluation.grad_norm <= jnp.asarray(tolerance, evaluation.grad_norm.dtype)
