@@ -38,8 +38,8 @@ class ScaleByLbfgsState(NamedTuple):
       scale: γ.
       sy: (m,), s·y of each pair, the diagonal D; 0 in empty rows.
       r_inverse: (m, m), R⁻¹, with rows and columns in the order of the ring buffer, and 0 for empty
-        rows. Empty for at most 8 parameters.
-      s_grad: (m,), S g at the last point. Empty for at most 8 parameters.
+        rows. Not used for at most 8 parameters, then (1, 1).
+      s_grad: (m,), S g at the last point. Not used for at most 8 parameters, then (1,).
     """
 
     handles_accept = True  # takes accept= and restart=, see `_tree.select`
@@ -114,7 +114,7 @@ def scale_by_lbfgs(memory_size: int = 15) -> optax.GradientTransformationExtraAr
 
     def init(params: optax.Params) -> ScaleByLbfgsState:
         dtype = _tree.scalar_dtype(params)
-        k = 0 if _is_tiny(params) else m
+        k = 1 if _is_tiny(params) else m  # 1, since Orbax can't save an array of size zero
 
         return ScaleByLbfgsState(
             num_points=jnp.zeros((), jnp.int32),
