@@ -33,13 +33,22 @@ from cs231n_optax.averaging.snapshots import snapshot_params, snapshots, snapsho
 from cs231n_optax.training.ensemble import ensemble_predict, fit_members
 
 # loops over any method
-from cs231n_optax.training.fit import FitHistory, FitResult, FitState, fit
+from cs231n_optax.training.fit import (
+    DivergenceWarning,
+    FitHistory,
+    FitProgress,
+    FitResult,
+    FitState,
+    fit,
+)
 from cs231n_optax.training.minimize import MinimizeProgress, MinimizeResult, minimize
 from cs231n_optax.training.sweep import SweepProgress, SweepResult, best_row, sweep, write_csv
 from cs231n_optax.training.sharding import state_sharding
 
 __all__ = [
+    "DivergenceWarning",
     "FitHistory",
+    "FitProgress",
     "FitResult",
     "FitState",
     "MinimizeProgress",

@@ -403,9 +403,7 @@ def objective_output(name: str, out: Any, *, has_aux: bool) -> Any:
     """The output of an objective: a real scalar, or a pair of one and a tree of arrays."""
     value = out
     if has_aux:
-        if not isinstance(out, tuple | list) or len(out) != 2:
-            raise TypeError(f"with has_aux=True {name} must return (value, aux), got {brief(out)}")
-        value, aux = out
+        value, aux = _pair(out, f"with has_aux=True {name} must return (value, aux)")
         arrays("aux", aux)
     real_scalar(name, value)
     return out
@@ -450,17 +448,66 @@ def iterator_batches(batches: list[Any]) -> None:
             raise ValueError(f"an iterator's batches need one shape, got {shapes}")
 
 
-def shuffling_key(key: Any, batch_size: int | None) -> None:
-    """A key, where the data are shuffled."""
-    if batch_size is not None and key is None:
-        raise ValueError("key is needed to shuffle the data: pass key=jax.random.key(seed)")
+def key_given(key: Any, *, needed: bool, purpose: str) -> None:
+    """A key, where one is needed."""
+    if needed and key is None:
+        raise ValueError(f"key is needed {purpose}: pass key=jax.random.key(seed)")
 
 
-def params_of_state(params: Any, state_params: Any) -> None:
-    """Parameters with the tree of those in a state."""
-    got, expected = jax.tree.structure(params), jax.tree.structure(state_params)
+def tree_of_state(name: str, tree: Any, in_state: Any) -> None:
+    """A tree with the structure of the one in a state."""
+    got, expected = jax.tree.structure(tree), jax.tree.structure(in_state)
     if got != expected:
-        raise ValueError(f"params are not of the state's tree: got {got}, expected {expected}")
+        raise ValueError(
+            f"{name} does not have the tree of state.{name}: got {got}, expected {expected}"
+        )
+
+
+def loss_output(out: Any, *, model_state: Any, has_aux: bool) -> tuple[Any, tuple[Any, Any]]:
+    """The output of the loss of `fit`, as ``(value, (model_state, aux))``; None for what is off.
+
+    A model state must have the tree, shapes and dtypes of the one that the loss was given.
+    """
+    has_state = model_state is not None
+    value, new_state, aux = out, None, None
+    if has_state and has_aux:
+        wanted = "with model_state= and has_aux=True loss must return (value, (model_state, aux))"
+        value, rest = _pair(out, wanted)
+        new_state, aux = _pair(rest, wanted)
+    elif has_state:
+        value, new_state = _pair(out, "with model_state= loss must return (value, model_state)")
+    elif has_aux:
+        value, aux = _pair(out, "with has_aux=True loss must return (value, aux)")
+    elif isinstance(out, tuple | list):
+        raise TypeError(
+            "loss must return a real floating scalar, or with has_aux=True or model_state= a pair, "
+            f"got {brief(out)}"
+        )
+    real_scalar("loss", value)
+    new_state = arrays("model_state", new_state)
+    if not _same_arrays(new_state, model_state):
+        raise ValueError(
+            "loss must return a model_state of the tree, shapes and dtypes of the one it takes: "
+            f"got {brief(new_state)}, expected {brief(model_state)}"
+        )
+    return value, (new_state, arrays("aux", aux))
+
+
+def _pair(out: Any, wanted: str) -> Any:
+    if not isinstance(out, tuple | list) or len(out) != 2:
+        raise TypeError(f"{wanted}, got {brief(out)}")
+    return out
+
+
+def _same_arrays(tree: Any, like: Any) -> bool:
+    """Whether two trees have one structure, and their arrays the same shapes and dtypes."""
+
+    def aval(x: Any) -> Any:
+        return x.shape, x.dtype
+
+    return jax.tree.structure(tree) == jax.tree.structure(like) and list(
+        map(aval, jax.tree.leaves(tree))
+    ) == list(map(aval, jax.tree.leaves(like)))
 
 
 def same_averaging(in_state: bool, averaging: Any) -> None:
