@@ -97,7 +97,7 @@ def value_or_range(text: str) -> float | Range:
     if not low < high:
         raise typer.BadParameter(f"A must be less than B in A:B, got {text!r}")
     if log and low < _SMALLEST:
-        raise typer.BadParameter(f"A must be > 0 in A:B:log, in float32, got {text!r}")
+        raise typer.BadParameter(f"A must be > 0 in float32 in A:B:log, got {text!r}")
     return Range(low, high, log)
 
 

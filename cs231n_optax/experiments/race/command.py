@@ -45,7 +45,9 @@ def _methods(text: str) -> tuple[str, ...]:
 
 
 def _method_rate(text: str) -> tuple[str, float]:
-    method, _, number = text.partition("=")
+    method, equals, number = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"expected METHOD=α, such as sgd=0.1; got {text!r}")
     return options.minibatch_method(method), options.learning_rate(number)
 
 

@@ -79,8 +79,9 @@ def solve(
     rate and accept every point.
 
     The command prints the trace, thinned to 25 lines, and the result. The folder --out gets
-    solve.csv (every evaluation), solve.json (configuration, versions, result) and, in two
-    dimensions, path.png (the path through the contours).
+    solve.csv (every evaluation), solve.json (configuration, versions, result) and a picture:
+    in two dimensions path.png (the path through the contours), in more curves.png (the value
+    and the gradient's norm against the evaluations).
     """
     files.check_writable(out, report.FILES)
     method_options = _method_options(method, problem, learning_rate, memory_size)

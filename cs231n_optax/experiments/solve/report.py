@@ -18,7 +18,7 @@ from cs231n_optax.experiments.solve.picture import picture
 from cs231n_optax.globalization.trial import Status
 from cs231n_optax.problems.landscapes import Landscape
 
-FILES = CSV, JSON, PICTURE = "solve.csv", "solve.json", "path.png"
+FILES = CSV, JSON, PATH, CURVES = "solve.csv", "solve.json", "path.png", "curves.png"
 
 _MEANINGS = {
     Status.CONVERGED: "the gradient is as small as --tol asks",
@@ -85,21 +85,21 @@ def conclude(setting: Setting, solution: Solution, console: Console) -> None:
 
 
 def write(folder: Path, setting: Setting, landscape: Landscape, solution: Solution) -> list[str]:
-    """Write solve.csv, solve.json and in two dimensions path.png, each whole or not at all.
+    """Write solve.csv, solve.json and the picture, each whole or not at all.
 
-    In other dimensions an older path.png, which belongs to another solve, is removed. Return the
-    names of the files that were written.
+    The picture is path.png in two dimensions and curves.png in others. An older one of the other
+    name, which belongs to another solve, is removed. Return the names of the files that were
+    written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     planar = len(setting.start) == 2
     columns = ("evaluation", "accepted", "value", "grad_norm", *("x", "y") * planar)
     write_csv(folder / CSV, columns, _csv_rows(solution.track))
     write_json(folder / JSON, _document(setting, solution))
-    if planar:
-        write_png(folder / PICTURE, picture(setting, landscape, solution))
-    else:
-        (folder / PICTURE).unlink(missing_ok=True)
-    return [name for name in FILES if planar or name != PICTURE]
+    name, other = (PATH, CURVES) if planar else (CURVES, PATH)
+    write_png(folder / name, picture(setting, landscape, solution))
+    (folder / other).unlink(missing_ok=True)
+    return [CSV, JSON, name]
 
 
 def _rows_shown(num_evals: int) -> list[int]:
