@@ -148,7 +148,11 @@ _MODEL = (
     "softmax (softmax regression), mlp (a perceptron with one hidden layer of 64), or cnn (a small "
     "convolutional network, for images only)."
 )
-_OUT = "Folder of the results; older results there are replaced."
+_OUT = "Folder of the results; older results of this command there are replaced."
+_SWEEP_OUT = (
+    "Folder of the results. A sweep with the same options goes on from what is there; another one "
+    "is refused, so that no finished configuration is lost: give it another folder."
+)
 
 Data = Annotated[str, option(None, "DATA", _DATA)]
 Model = Annotated[str, option(one_of(MODELS), "MODEL", _MODEL)]
@@ -157,4 +161,5 @@ BatchSize = Annotated[int, option(count, "N", "Images per update.")]
 Seeds = Annotated[int, option(count, "N", "Number of starting points.")]
 Decay = Annotated[str, option(one_of(DECAYS), "DECAY", f"Decay of the learning rate α: {_DECAYS}.")]
 Out = Annotated[Path, option(None, "DIR", _OUT)]
+SweepOut = Annotated[Path, option(None, "DIR", _SWEEP_OUT)]
 Quiet = Annotated[bool, switch("--quiet", "Print nothing but errors.")]

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from cs231n_optax.experiments import console as terminal
 from cs231n_optax.experiments.console import print_lines
@@ -76,7 +75,8 @@ def introduce(setting: Setting, console: Console) -> None:
 def conclude(setting: Setting, solution: Solution, console: Console) -> None:
     """Print the trace and the result."""
     shown = _rows_shown(solution.num_evals)
-    terminal.print_table(console, _table(solution.track, shown))
+    headings = ("evaluation", "value", "max |∇f|", "")
+    terminal.print_table(console, headings, [_table_row(solution.track, i) for i in shown])
     if len(shown) < solution.num_evals:
         print_lines(
             console, f"Thinned: {len(shown)} of {solution.num_evals} evaluations are shown.", ""
@@ -107,14 +107,10 @@ def _rows_shown(num_evals: int) -> list[int]:
     return np.linspace(0, num_evals - 1, min(num_evals, _MOST_ROWS)).round().astype(int).tolist()
 
 
-def _table(track: Track, shown: list[int]) -> Table:
-    headings = ("evaluation", "value", "max |∇f|", "")
-    rows = terminal.plain_table(headings, padding=(0, 1, 0, 0))
-    for i in shown:
-        grad_norm = f"{track.grad_norm[i]:.3e}" if track.accepted[i] else ""
-        answer = "accepted" if track.accepted[i] else "rejected"
-        rows.add_row(str(i + 1), f"{track.value[i]:.8e}", grad_norm, answer)
-    return rows
+def _table_row(track: Track, i: int) -> tuple[str, str, str, str]:
+    grad_norm = f"{track.grad_norm[i]:.3e}" if track.accepted[i] else ""
+    answer = "accepted" if track.accepted[i] else "rejected"
+    return str(i + 1), f"{track.value[i]:.8e}", grad_norm, answer
 
 
 def _result(solution: Solution) -> Iterator[str]:

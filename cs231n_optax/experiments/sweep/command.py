@@ -84,7 +84,7 @@ def sweep(
         option(partial(count, at_least=0), "S", "Seed of the random search; 0 by default."),
     ] = None,
     lane_batch: Annotated[int | None, option(count, "B", _LANE_BATCH)] = None,
-    out: options.Out = Path("sweep"),
+    out: options.SweepOut = Path("sweep"),
     quiet: options.Quiet = False,
 ) -> int:
     """Train one method with many values of its hyperparameters and rank them.
