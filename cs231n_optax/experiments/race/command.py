@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import typer
 
 from cs231n_optax.experiments import catalog, files, options
@@ -36,22 +37,18 @@ EXAMPLES = """Examples:
 
 
 def _methods(text: str) -> tuple[str, ...]:
-    methods = tuple(name.strip() for name in text.split(","))
+    methods = tuple(map(options.minibatch_method, text.split(",")))
     for method in methods:
-        if method not in METHODS:
-            known = ", ".join(METHODS)
-            raise typer.BadParameter(f"unknown method {method!r}; known are {known}")
         if methods.count(method) > 1:
             raise typer.BadParameter(f"{method} is named twice")
     return methods
 
 
 def _method_rate(text: str) -> tuple[str, float]:
-    method, _, number = text.partition("=")
-    if method not in METHODS:
-        known = ", ".join(METHODS)
-        raise typer.BadParameter(f"expected METHOD=α with a method of {known}; got {text!r}")
-    return method, options.learning_rate(number)
+    method, equals, number = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"expected METHOD=α, such as sgd=0.1; got {text!r}")
+    return options.minibatch_method(method), options.learning_rate(number)
 
 
 _METHODS = f"The methods, of {', '.join(METHODS)}; all by default."
@@ -115,6 +112,7 @@ def race(
         accuracy_goal=accuracy or catalog.ACCURACY_GOALS.get(data, catalog.USUAL_ACCURACY_GOAL),
         tuning=None if tune is None else Tuning(tune, LOWEST_RATE, HIGHEST_RATE, seed=seeds),
     )
+    _check_memory(setting)
     return _run(setting, task, out, quiet=quiet)
 
 
@@ -129,6 +127,26 @@ def _learning_rates(
         if method not in methods:
             raise InputError(f"--learning-rate {method}: this method does not race")
     return {method: rates.get(method, defaults[method]) for method in methods}
+
+
+def _check_memory(setting: Setting) -> None:
+    """Refuse a race that would hold more than 4 GiB; the records of all methods are kept."""
+    budget, tuning = setting.budget, setting.tuning
+    methods = len(setting.learning_rates)
+    catalog.check_memory(
+        setting,
+        budget,
+        records=methods * budget.seeds * budget.steps * experiment.BYTES_PER_STEP,
+        request=f"--steps {budget.steps} with --seeds {budget.seeds} and {methods} methods",
+    )
+    if tuning is not None:
+        catalog.check_memory(
+            setting,
+            replace(budget, seeds=1),
+            runs=min(tuning.runs, jax.device_count()),
+            records=tuning.runs * sweep_experiment.bytes_per_row(budget.steps, num_ranges=1),
+            request=f"--tune {tuning.runs} with --steps {budget.steps}",
+        )
 
 
 def _run(setting: Setting, task: Task, folder: Path, *, quiet: bool) -> int:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import typer
 
 from cs231n_optax.experiments import catalog, files, options
@@ -14,7 +15,7 @@ from cs231n_optax.experiments.catalog import DECAYS, HYPERPARAMETERS, METHODS
 from cs231n_optax.experiments.console import consoles, print_written
 from cs231n_optax.experiments.errors import INTERRUPTED, InputError, complain
 from cs231n_optax.experiments.interrupts import Interrupts
-from cs231n_optax.experiments.options import count, one_of, option
+from cs231n_optax.experiments.options import count, minibatch_method, option
 from cs231n_optax.experiments.sweep import experiment, report
 from cs231n_optax.experiments.sweep.experiment import Range, Setting, grid_side
 from cs231n_optax.experiments.task import Budget, Task
@@ -60,7 +61,7 @@ def sweep(
     data: options.Data = "digits",
     model: options.Model = "mlp",
     method: Annotated[
-        str, option(one_of(METHODS), "METHOD", f"The method: one of {', '.join(METHODS)}.")
+        str, option(minibatch_method, "METHOD", f"The method: one of {', '.join(METHODS)}.")
     ] = "sgd",
     steps: options.Steps = 500,
     batch_size: options.BatchSize = 32,
@@ -83,7 +84,7 @@ def sweep(
         option(partial(count, at_least=0), "S", "Seed of the random search; 0 by default."),
     ] = None,
     lane_batch: Annotated[int | None, option(count, "B", _LANE_BATCH)] = None,
-    out: options.Out = Path("sweep"),
+    out: options.SweepOut = Path("sweep"),
     quiet: options.Quiet = False,
 ) -> int:
     """Train one method with many values of its hyperparameters and rank them.
@@ -125,6 +126,7 @@ def sweep(
         num=_grid_size(num, len(ranges)) if search == "grid" else num,
         seed=(seed or 0) if search == "random" else None,
     )
+    _check_memory(setting, lane_batch)
     return _run(setting, task, out, lane_batch=lane_batch, quiet=quiet)
 
 
@@ -163,6 +165,19 @@ def _grid_size(num: int, num_ranges: int) -> int:
     if side < 2:
         raise InputError(f"--grid of {num_ranges} ranges needs --num {2**num_ranges}")
     return side**num_ranges
+
+
+def _check_memory(setting: Setting, lane_batch: int | None) -> None:
+    """Refuse a sweep that would hold more than 4 GiB."""
+    budget = setting.budget
+    lanes = f" and --lane-batch {lane_batch}" if lane_batch else ""
+    catalog.check_memory(
+        setting,
+        budget,
+        runs=min(setting.num, jax.device_count() * (lane_batch or 1)),
+        records=setting.num * experiment.bytes_per_row(budget.steps, len(setting.ranges)),
+        request=f"--num {setting.num} with --steps {budget.steps}, --seeds {budget.seeds}{lanes}",
+    )
 
 
 def _run(setting: Setting, task: Task, folder: Path, *, lane_batch: int | None, quiet: bool) -> int:
