@@ -17,6 +17,7 @@ from cs231n_optax.averaging.accepted_points import (
     refuse_rejected_points,
 )
 from cs231n_optax.globalization.trial import accepted, find_trial
+from cs231n_optax.training import _display
 
 Loss = Callable[[Any, Any], jax.Array]
 Callback = Callable[["FitHistory"], bool | None]
@@ -80,6 +81,9 @@ class FitResult(NamedTuple):
     params: Any
     state: FitState
     history: FitHistory
+
+    def __repr__(self) -> str:
+        return _display.fit_text(self)
 
 
 class Settings(NamedTuple):
