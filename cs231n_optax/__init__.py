@@ -43,6 +43,7 @@ from cs231n_optax.training.fit import (
 )
 from cs231n_optax.training.minimize import MinimizeProgress, MinimizeResult, minimize
 from cs231n_optax.training.sweep import SweepProgress, SweepResult, best_row, sweep, write_csv
+from cs231n_optax.training.progress import progress_bar
 from cs231n_optax.training.sharding import state_sharding
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "newton",
     "newton_cg",
     "polyak_average",
+    "progress_bar",
     "rmsprop",
     "scale_by_adagrad",
     "scale_by_adam",

@@ -18,26 +18,33 @@ from cs231n_optax import _checks, _tree
 
 
 class Status(enum.IntEnum):
-    """The status of a run. All but RUNNING are final.
+    """The status of a run. All but RUNNING are final."""
 
-    CONVERGED: the gradient is zero, or within the tolerance of `minimize`.
-    STALLED: rounding errors prevent a further decrease.
-    FAILED: a value was not finite at the first point, or no step decreases the value.
-    BUDGET: `minimize` has used up its evaluations.
-    SADDLE: the gradient is small, and the curvature negative in some direction.
-    MISPLACED: the parameters were not where the last update sent them.
-    """
+    def __new__(cls, value: int, doc: str) -> "Status":
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.__doc__ = doc
+        return member
 
-    RUNNING = 0
-    CONVERGED = 1
-    STALLED = 2
-    FAILED = 3
-    BUDGET = 4
-    SADDLE = 5
-    MISPLACED = 6
+    RUNNING = 0, "the run has not ended."
+    CONVERGED = 1, "the gradient is zero, or within the tolerance."
+    STALLED = 2, "rounding errors prevent a further decrease."
+    FAILED = 3, "a value or gradient was not finite, or no step decreases the value."
+    BUDGET = 4, "`minimize` has used up its evaluations."
+    SADDLE = 5, "the gradient is small, and the curvature negative in some direction."
+    MISPLACED = 6, "the parameters were not where the last update sent them."
+    UNBOUNDED = 7, "the value falls without limit: the function seems to have no lower bound."
+    STOPPED = 8, "the callback of `minimize` asked for the end."
 
 
-RUNNING, CONVERGED, STALLED, FAILED, BUDGET, SADDLE, MISPLACED = map(np.int32, Status)
+# For help(Status), which shows no documentation of a member.
+Status.__doc__ = "\n".join(
+    [f"{Status.__doc__}\n", *(f"{status.name}: {status.__doc__}" for status in Status)]
+)
+
+RUNNING, CONVERGED, STALLED, FAILED, BUDGET, SADDLE, MISPLACED, UNBOUNDED, STOPPED = map(
+    np.int32, Status
+)
 
 
 class Progress(NamedTuple):

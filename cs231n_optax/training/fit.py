@@ -18,6 +18,7 @@ from cs231n_optax.averaging.accepted_points import (
     refuse_rejected_points,
 )
 from cs231n_optax.globalization.trial import accepted, find_trial
+from cs231n_optax.training import _display
 
 Loss = Callable[..., Any]
 Callback = Callable[["FitProgress"], bool | None]
@@ -125,6 +126,9 @@ class FitResult(NamedTuple):
     def model_state(self) -> Any:
         """The model state that belongs to ``params``; None without one."""
         return self.state.model_state
+
+    def __repr__(self) -> str:
+        return _display.fit_text(self)
 
 
 class Settings(NamedTuple):

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cs231n_optax import _checks
 from cs231n_optax._files import replacing
+from cs231n_optax.training import _display
 from cs231n_optax.training._sweep_files import OtherSweepError as OtherSweepError  # also public
 from cs231n_optax.training._sweep_files import fingerprint, from_first_process, resume, save
 from cs231n_optax.training._sweep_table import (
@@ -43,6 +44,9 @@ class SweepResult(NamedTuple):
 
     hparams: Hparams
     outputs: Any
+
+    def __repr__(self) -> str:
+        return _display.sweep_text(self)
 
 
 class SweepProgress(NamedTuple):
