@@ -12,7 +12,14 @@ from rich.table import Table
 
 from cs231n_optax.experiments import console as terminal
 from cs231n_optax.experiments.console import print_lines
-from cs231n_optax.experiments.files import environment, number, write_csv, write_json, write_png
+from cs231n_optax.experiments.files import (
+    environment,
+    new_results,
+    number,
+    write_csv,
+    write_json,
+    write_png,
+)
 from cs231n_optax.experiments.solve.experiment import Setting, Solution, Track
 from cs231n_optax.experiments.solve.picture import picture
 from cs231n_optax.globalization.trial import Status
@@ -85,20 +92,18 @@ def conclude(setting: Setting, solution: Solution, console: Console) -> None:
 
 
 def write(folder: Path, setting: Setting, landscape: Landscape, solution: Solution) -> list[str]:
-    """Write solve.csv, solve.json and in two dimensions path.png, each whole or not at all.
+    """Write solve.csv, solve.json and in two dimensions path.png together.
 
     In other dimensions an older path.png, which belongs to another solve, is removed. Return the
     names of the files that were written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     planar = len(setting.start) == 2
     columns = ("evaluation", "accepted", "value", "grad_norm", *("x", "y") * planar)
-    write_csv(folder / CSV, columns, _csv_rows(solution.track))
-    write_json(folder / JSON, _document(setting, solution))
-    if planar:
-        write_png(folder / PICTURE, picture(setting, landscape, solution))
-    else:
-        (folder / PICTURE).unlink(missing_ok=True)
+    with new_results(folder, FILES) as new:
+        write_csv(new / CSV, columns, _csv_rows(solution.track))
+        if planar:
+            write_png(new / PICTURE, picture(setting, landscape, solution))
+        write_json(new / JSON, _document(setting, solution))
     return [name for name in FILES if planar or name != PICTURE]
 
 
