@@ -60,7 +60,7 @@ def _main(argv: Sequence[str] | None) -> int:
             )
             return BAD_INPUT
         status = _run(app, argv)
-        interrupts.finish()
+        interrupts.only_record()
     except KeyboardInterrupt:
         complain(interrupts.NOTHING_WRITTEN)
         return interrupts.exit_status()
@@ -173,8 +173,7 @@ def _jax_as_usual() -> Iterator[None]:
         try:
             jax.devices()
         except (AssertionError, RuntimeError) as reason:
-            platforms = os.environ.get("JAX_PLATFORMS", "")
-            raise InputError(
-                f"JAX can't start with JAX_PLATFORMS={platforms!r}: {reason or 'no such device'}"
-            ) from error
+            why = str(reason) or "no such device is found"
+            setting = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
+            raise InputError(f"JAX can't start with {setting}: {why}") from error
         raise

@@ -9,9 +9,19 @@ from rich.console import Console
 from rich.table import Table
 
 
+_UNLIMITED = 10_000  # columns
+
+
 def consoles(*, quiet: bool) -> tuple[Console, Console]:
-    """Return the consoles of stdout and stderr; quiet ones print nothing."""
-    return Console(quiet=quiet), Console(stderr=True, quiet=quiet)
+    """Return the consoles of stdout and stderr; quiet ones print nothing.
+
+    Outside a terminal nothing is wrapped, whatever COLUMNS says.
+    """
+    both = Console(quiet=quiet), Console(stderr=True, quiet=quiet)
+    for console in both:
+        if not console.is_terminal:
+            console.width = _UNLIMITED
+    return both
 
 
 def is_live(console: Console) -> bool:

@@ -56,9 +56,14 @@ def begin() -> None:
 
 
 def finish() -> None:
-    """Record signals from now on; raise the KeyboardInterrupt of an earlier one."""
-    global _react
+    """Only record signals from now on; raise the KeyboardInterrupt of an earlier one."""
     check()
+    only_record()
+
+
+def only_record() -> None:
+    """Only record signals from now on."""
+    global _react
     _react = None
 
 
