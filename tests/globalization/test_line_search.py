@@ -564,6 +564,18 @@ def test_optax_evaluates_every_point_anew(tx):
     np.testing.assert_array_equal(evaluated, points)
 
 
+@every_tx
+def test_accepted_grad_norm(tx):
+    """Of the last accepted point, while trials are rejected."""
+    assert co.accepted_grad_norm(tx.init(jnp.ones(4))) == np.inf
+    steps = run(tx, rosenbrock, STARTS[rosenbrock], max_evals=20)
+    assert not all(step.trial.accepted for step in steps)
+    for step in steps:
+        if step.trial.accepted:
+            expected = np.max(np.abs(step.grads))
+        assert co.accepted_grad_norm(step.state) == expected
+
+
 # Donation and batches.
 
 
