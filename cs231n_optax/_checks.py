@@ -194,7 +194,7 @@ def floating_tree(what: str, tree: Any, remedy: str) -> None:
         path, leaf = next((path, leaf) for path, leaf in paths if not is_inexact(leaf))
         raise TypeError(
             f"every {what} must be a floating or complex array, but {what}"
-            f"{jax.tree_util.keystr(path)} is {dtype_or_type(leaf)}: {remedy}"
+            f"{jax.tree_util.keystr(path)} is {dtype_or_type(leaf)}; {remedy}"
         )
 
 
