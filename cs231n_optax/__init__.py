@@ -19,13 +19,19 @@ from cs231n_optax.second_order.newton import newton, scale_by_newton
 from cs231n_optax.second_order.newton_cg import newton_cg
 from cs231n_optax.second_order.hessian import hessian_matrix, hvp
 from cs231n_optax.second_order.bfgs import bfgs, scale_by_bfgs
-from cs231n_optax.second_order.lbfgs import lbfgs, scale_by_lbfgs
+from cs231n_optax.second_order.lbfgs import LbfgsPairs, lbfgs, lbfgs_pairs, scale_by_lbfgs
 
 # 7-1-9, 7-1-10: line searches, and the state of a run
 from cs231n_optax.globalization.line_search import with_line_search
 from cs231n_optax.globalization.wolfe import wolfe
 from cs231n_optax.globalization.backtracking import backtracking
-from cs231n_optax.globalization.trial import Status, accepted, accepted_params, status
+from cs231n_optax.globalization.trial import (
+    Status,
+    accepted,
+    accepted_grad_norm,
+    accepted_params,
+    status,
+)
 
 # 7-1-11: averages over one run, ensembles
 from cs231n_optax.averaging.polyak import averaged_params, polyak_average
@@ -52,12 +58,14 @@ __all__ = [
     "FitProgress",
     "FitResult",
     "FitState",
+    "LbfgsPairs",
     "MinimizeProgress",
     "MinimizeResult",
     "Status",
     "SweepProgress",
     "SweepResult",
     "accepted",
+    "accepted_grad_norm",
     "accepted_params",
     "adagrad",
     "adam",
@@ -74,6 +82,7 @@ __all__ = [
     "hvp",
     "inverse_time_decay",
     "lbfgs",
+    "lbfgs_pairs",
     "minimize",
     "momentum",
     "nesterov",

@@ -352,11 +352,11 @@ def trial_params(method: str, params: Any) -> None:
         if not is_inexact(leaf):
             remedy = FREEZE
         elif jnp.finfo(jnp.result_type(leaf)).bits < 32:
-            remedy = "keep it in float32, and cast it in the loss"
+            remedy = "keep them in float32, and cast them in the loss"
         if remedy:
             raise TypeError(
                 f"{method} needs floating parameters of 32 bits or more, but params"
-                f"{jax.tree_util.keystr(path)} is {dtype_or_type(leaf)}; {remedy}"
+                f"{jax.tree_util.keystr(path)} is {dtype_or_type(leaf)}: {remedy}"
             )
 
 

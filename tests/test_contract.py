@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import pickle
 
 import chex
 import jax
@@ -12,6 +13,7 @@ import pytest
 import sample
 from methods import METHODS, Method
 
+import cs231n_optax
 from cs231n_optax import testing
 
 NUM_STEPS = 60
@@ -74,6 +76,23 @@ def test_no_array_of_a_state_is_empty(method, n):
     for params in (jnp.ones(n), {"x": jnp.ones(n), "y": jnp.ones((2, 3))}):
         for leaf in jax.tree.leaves(jax.eval_shape(tx.init, params)):
             assert leaf.size > 0
+
+
+def test_what_to_pickle():
+    """A factory with its arguments, and the state; the closures of a transformation can't be."""
+    factory = functools.partial(cs231n_optax.lbfgs, memory_size=3)
+    x, value_and_grad = jnp.linspace(-1.0, 2.0, 3), jax.value_and_grad(lambda x: jnp.sum(x**4))
+
+    def step(tx, params, state):
+        value, grads = value_and_grad(params)
+        updates, state = tx.update(grads, state, params, value=value)
+        return optax.apply_updates(params, updates), state
+
+    saved = step(factory(), x, factory().init(x))
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        pickle.dumps(factory())
+    restored, run = pickle.loads(pickle.dumps((factory, saved)))
+    chex.assert_trees_all_equal(step(restored(), *run), step(factory(), *saved))
 
 
 # Oracles.

@@ -186,6 +186,10 @@ ERRORS = [
     # What reads a state.
     ("accepted: two records", lambda: co.accepted((co.lbfgs().init(X), co.newton().init(X))), ValueError, "state"),
     ("accepted_params: none", lambda: co.accepted_params(SGD.init(X)), ValueError, "state"),
+    ("accepted_params: other tree", lambda: co.accepted_params(co.lbfgs().init({"a": X}), {"b": X}), ValueError, "params"),
+    ("accepted_grad_norm: none", lambda: co.accepted_grad_norm(SGD.init(X)), ValueError, "state"),
+    ("lbfgs_pairs: none", lambda: co.lbfgs_pairs(co.bfgs().init(X)), ValueError, "scale_by_lbfgs"),
+    ("lbfgs_pairs: two", lambda: co.lbfgs_pairs([co.lbfgs().init(X)] * 2), ValueError, "scale_by_lbfgs"),
     ("status: None", lambda: co.status(None), ValueError, "state"),
     ("averaged_params: none", lambda: co.averaged_params(SGD.init(X)), ValueError, "polyak_average"),
     ("snapshot_params: none", lambda: co.snapshot_params(SGD.init(X)), ValueError, "snapshots"),

@@ -94,9 +94,10 @@ def with_line_search(
     Args:
       direction: a transformation from gradients to a direction of ascent, as Optax's
         ``scale_by_*``: ``optax.identity()`` for gradient descent, `scale_by_lbfgs`,
-        `scale_by_bfgs`. What shapes the gradient (clipping, weight decay) goes in here or into
-        the loss. It is updated at accepted points only. If its state has ``handles_accept``, it
-        takes the keywords ``accept`` and ``restart``, bool scalars.
+        `scale_by_bfgs`. It decides where the search goes, but not where it ends: the minimum is
+        that of the value, so weight decay has an effect in the loss only. It is updated at accepted
+        points only. If its state has ``handles_accept``, it takes the keywords ``accept`` and
+        ``restart``, bool scalars.
       search: `wolfe` or `backtracking`.
       unit_step: whether the direction is scaled, as the directions of Newton's and quasi-Newton
         methods are. Then each search tries t = 1 first. Otherwise the first trial is the minimum
@@ -134,8 +135,10 @@ def with_line_search(
     Differs from:
       ``optax.lbfgs`` and ``optax.scale_by_zoom_linesearch``, whose ``update`` evaluates the
       objective itself, as often as the search needs it. Under vmap all batch elements then wait
-      for the slowest search. Loops written for them run unchanged: the keywords ``grad`` and
-      ``value_fn`` are passed on to the direction.
+      for the slowest search. Loops written for them run unchanged, with
+      ``optax.value_and_grad_from_state`` and the fields ``count`` and ``grad`` of the state, too:
+      every point is evaluated anew, and the keywords ``grad`` and ``value_fn`` are passed on to the
+      direction.
     """
     inner = optax.with_extra_args_support(_checks.transformation("direction", direction))
     _checks.instance("search", search, Search, "wolfe(...) or backtracking(...)")

@@ -221,6 +221,37 @@ def accepted(state: Any) -> jax.Array:
     return jnp.array(True) if trial is None else trial.accepted
 
 
+def accepted_grad_norm(state: Any) -> jax.Array:
+    """The largest |element| of the gradient at the last accepted point, a scalar.
+
+    `minimize` compares it with its tolerance.
+
+    Args:
+      state: a state of `with_line_search`, or any state that contains one.
+
+    Returns:
+      The norm; infinite before the first update. At a first point that is not finite, it may be
+      NaN.
+
+    Raises:
+      ValueError: if the state holds no trial record, or several.
+
+    Example:
+      >>> import cs231n_optax, jax, jax.numpy as jnp, optax
+      >>> def loss(x): return jnp.sum(jnp.cosh(x - 3.0))
+      >>> tx, params = cs231n_optax.lbfgs(), jnp.zeros(2)
+      >>> state, update = tx.init(params), jax.jit(tx.update)
+      >>> while cs231n_optax.accepted_grad_norm(state) > 1e-3:
+      ...     value, grads = jax.value_and_grad(loss)(params)
+      ...     updates, state = update(grads, state, params, value=value)
+      ...     params = optax.apply_updates(params, updates)
+      >>> print(cs231n_optax.accepted_params(state).round(1))
+      [3. 3.]
+    """
+    trial = _require_trial(state)
+    return jnp.where(trial.num_evals == 0, jnp.inf, trial.grad_norm)
+
+
 def status(state: Any) -> jax.Array:
     """The `Status` of a run, an int32 scalar.
 

@@ -56,6 +56,21 @@ class ScaleByLbfgsState(NamedTuple):
     s_grad: jax.Array
 
 
+class LbfgsPairs(NamedTuple):
+    """What `lbfgs_pairs` returns.
+
+    Attributes:
+      s, y: trees of the parameters, with a leading axis of ``memory_size``: the steps between
+        accepted points and the changes of the gradient, the oldest first. Rows from ``num`` on are
+        zero.
+      num: int32 scalar, the number of pairs.
+    """
+
+    s: optax.Params
+    y: optax.Updates
+    num: jax.Array
+
+
 class Scalars(NamedTuple):
     """The scalars of the state."""
 
@@ -243,6 +258,48 @@ def lbfgs(
       `with_line_search`.
     """
     return with_line_search(scale_by_lbfgs(memory_size), search, unit_step=True)
+
+
+def lbfgs_pairs(state: Any) -> LbfgsPairs:
+    """The pairs s = x - x_last, y = g - g_last from which L-BFGS computes its direction.
+
+    They are an approximation of the inverse Hessian at the solution, for error bars or for a
+    preconditioner. Works under `jax.jit`; of a state made by `jax.vmap`, use
+    ``jax.vmap(lbfgs_pairs)``.
+
+    Args:
+      state: the state of `lbfgs` or `scale_by_lbfgs`, or any state that holds one.
+
+    Raises:
+      ValueError: if the state does not hold exactly one state of `scale_by_lbfgs`.
+
+    Example:
+      >>> import cs231n_optax, jax.numpy as jnp
+      >>> curvatures = jnp.array([1.0, 4.0])
+      >>> def fun(x): return jnp.sum(curvatures * x**2) / 2
+      >>> result = cs231n_optax.minimize(fun, jnp.ones(2), cs231n_optax.lbfgs(memory_size=5))
+      >>> pairs = cs231n_optax.lbfgs_pairs(result.state)
+      >>> print(pairs.s.shape, bool(jnp.allclose(pairs.y, curvatures * pairs.s, atol=1e-5)))
+      (5, 2) True
+
+    Source:
+      Nocedal and Wright, section 7.2.
+    """
+    found = _tree.find(state, ScaleByLbfgsState)
+    if len(found) != 1:
+        raise ValueError(f"the state holds {len(found)} states of scale_by_lbfgs, expected 1")
+    state = found[0]
+    m = len(state.sy)
+    num = jnp.sum(state.sy > 0, dtype=jnp.int32)
+
+    # The rows before the one to be written next are the newest pairs.
+    i = jnp.arange(m, dtype=jnp.int32)
+    order, is_pair = (state.slot - num + i) % m, i < num
+
+    def sort(rows: jax.Array) -> jax.Array:
+        return jax.vmap(lambda keep, row: jnp.where(keep, row, 0))(is_pair, rows[order])
+
+    return LbfgsPairs(jax.tree.map(sort, state.s), jax.tree.map(sort, state.y), num)
 
 
 def _is_tiny(params: Any) -> bool:

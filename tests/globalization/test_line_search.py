@@ -564,6 +564,36 @@ def test_optax_evaluates_every_point_anew(tx):
     np.testing.assert_array_equal(evaluated, points)
 
 
+def test_weight_decay_has_an_effect_in_the_loss_only():
+    """The minimum of Σ k (x - 1)² + ½ x·x is at 2 k / (2 k + 1)."""
+    decay = optax.add_decayed_weights(1.0)
+    inside = co.with_line_search(optax.chain(decay, optax.identity()))
+    start = jnp.zeros(4)
+    result = co.minimize(bowl, start, inside)
+    assert result.status == Status.CONVERGED
+    np.testing.assert_allclose(result.params, 1, rtol=1e-3)
+
+    def penalised(x):
+        return bowl(x) + 0.5 * optax.tree.norm(x, squared=True)
+
+    k = np.arange(1, 5)
+    for tx in (GD, LBFGS, BFGS):
+        result = co.minimize(penalised, start, tx)
+        np.testing.assert_allclose(result.params, 2 * k / (2 * k + 1), rtol=1e-3)
+
+
+@every_tx
+def test_accepted_grad_norm(tx):
+    """Of the last accepted point, while trials are rejected."""
+    assert co.accepted_grad_norm(tx.init(jnp.ones(4))) == np.inf
+    steps = run(tx, rosenbrock, STARTS[rosenbrock], max_evals=20)
+    assert not all(step.trial.accepted for step in steps)
+    for step in steps:
+        if step.trial.accepted:
+            expected = np.max(np.abs(step.grads))
+        assert co.accepted_grad_norm(step.state) == expected
+
+
 # Donation and batches.
 
 

@@ -203,6 +203,38 @@ class TestLbfgs:
                 np.testing.assert_allclose(found[k], grads[k], rtol=1e-14)
             assert_close(found[k], two_loops(pairs, states.scale[k], grads[k]), rtol=1e-10)
 
+    @pytest.mark.parametrize("name", ["3 nested", "3 complex", "30 complex"])
+    @pytest.mark.parametrize("restart_at", [None, 3, 12])
+    def test_pairs_are_those_of_the_stream(self, name, restart_at):
+        """The oldest first, without those with s · y < 0, and none from before a restart."""
+        points, grads, _, states = run_through(LBFGS, of_no_function, name, 0, restart_at)
+        read = jax.jit(jax.vmap(co.lbfgs_pairs))(states)
+        pairs, most = [], 0
+        for k in range(POINTS):
+            if k:
+                s, y = points[k] - points[k - 1], grads[k] - grads[k - 1]
+                pairs = [*pairs, (s, y)][-M:] if is_curved(s, y) else pairs
+            if k == restart_at:
+                pairs = []
+            here = jax.tree.map(lambda x, k=k: x[k], read)
+            assert here.num == len(pairs)
+            most = max(most, len(pairs))
+            for rows, i in ((here.s, 0), (here.y, 1)):
+                expected = np.zeros((M, len(points[0])))
+                for row, pair in enumerate(pairs):
+                    expected[row] = pair[i]
+                np.testing.assert_allclose(unpack(rows), expected, rtol=1e-12)
+        assert most == M
+
+    def test_pairs_of_a_run_hold_its_curvature(self):
+        """On a quadratic y = A s, wherever the state is."""
+        matrix = jnp.diag(jnp.arange(1.0, 13.0)).at[0, 1].set(0.5).at[1, 0].set(0.5)
+        result = co.minimize(lambda x: x @ matrix @ x / 2, jnp.ones(12), co.lbfgs(4))
+        pairs = co.lbfgs_pairs({"state": [result.state]})
+        assert pairs.s.shape == pairs.y.shape == (4, 12)
+        assert pairs.num == 4
+        np.testing.assert_allclose(pairs.y, pairs.s @ matrix, rtol=1e-6, atol=1e-12)
+
     def test_scale_is_the_long_barzilai_borwein_step_and_later_the_short_one(self):
         """With the curvatures 1 and 4 and the step (1, 1), s·s / s·y = 2/5 and s·y / y·y = 5/17."""
         points = np.arange(POINTS)[:, None] * np.ones(2)
