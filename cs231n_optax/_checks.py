@@ -431,7 +431,26 @@ def not_traced(tree: Any) -> None:
         raise TypeError("a callback or an iterator runs on the host: leave it out to trace fit")
 
 
+def mesh_known(leaves: list[Any]) -> None:
+    """Arrays, and not tracers, where data lie on a mesh with explicit axes and no mesh is set."""
+    if any(isinstance(leaf, Tracer) for leaf in leaves):
+        raise ValueError(
+            "the data lie on a mesh with explicit axes, and no mesh is set: to trace fit, call the "
+            "traced function under `with jax.set_mesh(mesh):`; in sweep, which gives every device "
+            "all data, take them off the mesh, jax.device_get(data)"
+        )
+
+
 # Sweeps.
+
+
+def may_compile(what: str, instead: str) -> None:
+    """Refuse to run without compilation."""
+    if jax.config.jax_disable_jit:
+        raise RuntimeError(
+            f"{what} compiles its program, which JAX_DISABLE_JIT (jax_disable_jit) forbids: unset "
+            f"it, or {instead} to debug it"
+        )
 
 
 def sweep_output(output: Any) -> None:

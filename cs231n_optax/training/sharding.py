@@ -1,5 +1,6 @@
-"""Shardings of a transformation's state, when its parameters are spread over devices."""
+"""Parameters and data that are spread over devices: the shardings of what is made from them."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -155,3 +156,47 @@ def _is_struct(node: Any) -> bool:
 
 def _is_hole(node: Any) -> bool:
     return isinstance(node, optax.MaskedNode)
+
+
+# Data on a mesh with explicit axes, which makes shardings a part of the types.
+
+
+def take_rows(data: Any, rows: jax.Array) -> Any:
+    """Rows of each array, sharded as the array is."""
+    return jax.tree.map(
+        lambda leaf: leaf.at[rows].get(out_sharding=_sharding_of_rows(leaf, rows)), data
+    )
+
+
+def _sharding_of_rows(leaf: jax.Array, rows: jax.Array) -> NamedSharding | None:
+    """On every device where the devices can't divide the rows; None leaves it to XLA."""
+    sharding = jax.typeof(leaf).sharding
+    if not sharding.mesh.explicit_axes:
+        return None
+    first, *others = sharding.spec
+    if rows.ndim == 0:
+        return NamedSharding(sharding.mesh, PartitionSpec(*others))
+    parts = leaf.shape[0] // sharding.shard_shape(leaf.shape)[0]
+    first = None if rows.size % parts else first
+    return NamedSharding(sharding.mesh, PartitionSpec(first, *others))
+
+
+def on_mesh_of(data: Any, state: Any) -> Any:
+    """The state, on every device of the data's mesh where it lies on none.
+
+    Else JAX can't tell the sharding of a gradient. In the context of `jax.set_mesh` it can.
+    """
+    leaves = [] if isinstance(data, Iterator) else jax.tree.leaves(data)
+    sharded = [leaf for leaf in leaves if _has_explicit_axes(leaf)]
+    if not sharded or not jax.sharding.get_abstract_mesh().empty:
+        return state
+    elsewhere = [leaf for leaf in jax.tree.leaves(state) if not _has_explicit_axes(leaf)]
+    _checks.mesh_known(sharded + elsewhere)
+    everywhere = _replicated(sharded[0].sharding)
+    return jax.tree.map(
+        lambda leaf: leaf if _has_explicit_axes(leaf) else jax.device_put(leaf, everywhere), state
+    )
+
+
+def _has_explicit_axes(x: jax.Array) -> bool:
+    return bool(jax.typeof(x).sharding.mesh.explicit_axes)

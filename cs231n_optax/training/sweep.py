@@ -4,6 +4,7 @@ import csv
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,10 +52,12 @@ class SweepProgress(NamedTuple):
     Attributes:
       num_finished: the number of finished rows, those of an earlier, interrupted sweep included.
       result: the table of the finished rows.
+      num_rows: the number of all rows.
     """
 
     num_finished: int
     result: SweepResult
+    num_rows: int
 
 
 class Settings(NamedTuple):
@@ -134,6 +137,7 @@ def sweep(
         scalar, ``batch_size`` < 1, or (an `OtherSweepError`) the folder holds another sweep.
       TypeError: if an argument is not of its type, a name is not a string, a value not a real
         number, or ``run`` does not return arrays of numbers.
+      RuntimeError: with JAX's flag ``jax_disable_jit``.
 
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp
@@ -156,6 +160,7 @@ def sweep(
     _checks.function("run", run)
     if callback is not None:
         _checks.function("callback", callback)
+    _checks.may_compile("sweep", "call run of one row")
     mesh = Mesh(np.array(jax.devices()), ("rows",)) if mesh is None else mesh
     _checks.instance("mesh", mesh, Mesh, "a jax.sharding.Mesh")
     hparams = parse_grid(grid)
@@ -164,26 +169,34 @@ def sweep(
         batch_size = min(batch_size, math.ceil(num_rows(hparams) / mesh.size))
 
     jitted = jax.jit(lambda hparams: _checks.arrays("output", run(hparams)))
-    output = jax.eval_shape(jitted, one_row(hparams))
-    _checks.sweep_output(output)
-    table = empty_table(hparams, output)
-    folder, expected = None, ""
-    if path is not None:
-        folder, expected = Path(path), fingerprint(jitted, hparams)
-        table = resume(folder, expected, table)
+    with _no_mesh_set():
+        output = jax.eval_shape(jitted, one_row(hparams))
+        _checks.sweep_output(output)
+        table = empty_table(hparams, output)
+        folder, expected = None, ""
+        if path is not None:
+            folder, expected = Path(path), fingerprint(jitted, hparams)
+            table = resume(folder, expected, table)
 
-    _report(callback, table)
-    for rows in _run_unfinished(Settings(jitted, mesh, batch_size), table):
-        if folder is not None:
-            save(folder, expected, table, rows)
         _report(callback, table)
+        for rows in _run_unfinished(Settings(jitted, mesh, batch_size), table):
+            if folder is not None:
+                save(folder, expected, table, rows)
+            _report(callback, table)
     return SweepResult(*finished_rows(table))
+
+
+def _no_mesh_set() -> AbstractContextManager[Any]:
+    """Leave the context of a caller's `jax.set_mesh`: the rows are spread over `sweep`'s mesh."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return nullcontext()
+    return jax.set_mesh(Mesh(np.empty((), object), ()))
 
 
 def _report(callback: Callable[[SweepProgress], Any] | None, table: Table) -> None:
     if callback is not None:
         result = SweepResult(*finished_rows(table))
-        callback(SweepProgress(int(table.finished.sum()), result))
+        callback(SweepProgress(int(table.finished.sum()), result, table.finished.size))
 
 
 def best_row(result: SweepResult, metric: Callable[[Any], Any], *, largest: bool = False) -> int:
