@@ -431,16 +431,6 @@ def not_traced(tree: Any) -> None:
         raise TypeError("a callback or an iterator runs on the host: leave it out to trace fit")
 
 
-def mesh_known(leaves: list[Any]) -> None:
-    """Arrays, and not tracers, where data lie on a mesh with explicit axes and no mesh is set."""
-    if any(isinstance(leaf, Tracer) for leaf in leaves):
-        raise ValueError(
-            "the data lie on a mesh with explicit axes, and no mesh is set: to trace fit, call the "
-            "traced function under `with jax.set_mesh(mesh):`; in sweep, which gives every device "
-            "all data, take them off the mesh, jax.device_get(data)"
-        )
-
-
 # Sweeps.
 
 

@@ -304,25 +304,25 @@ def fit(
         evaluate=evaluate,
         callback=callback,
     )
-    if state is None:
-        start = _first_state(tx, params, key, model_state)
-    else:
-        start = _given_state(params, model_state, state)
-    refuse_rejected_points(start.opt_state)
-    start = sharding.on_mesh_of(data, start)
-    averages = isinstance(start.opt_state, AcceptedPointsState)
-    _checks.same_averaging(averages, averaging)
-    if state is not None:
-        _checks.state(start.opt_state, jax.eval_shape(tx.init, start.params))
-    shuffles = batch_size is not None
-    _checks.key_given(start.key, needed=shuffles, purpose="to shuffle the data")
-    _checks.key_given(start.key, needed=needs_key, purpose="for the loss")
+    with sharding.mesh_of(data):
+        if state is None:
+            start = _first_state(tx, params, key, model_state)
+        else:
+            start = _given_state(params, model_state, state)
+        refuse_rejected_points(start.opt_state)
+        averages = isinstance(start.opt_state, AcceptedPointsState)
+        _checks.same_averaging(averages, averaging)
+        if state is not None:
+            _checks.state(start.opt_state, jax.eval_shape(tx.init, start.params))
+        shuffles = batch_size is not None
+        _checks.key_given(start.key, needed=shuffles, purpose="to shuffle the data")
+        _checks.key_given(start.key, needed=needs_key, purpose="for the loss")
 
-    if callback is None and not settings.from_iterator:
-        run = jax.jit(lambda state, data: _scan_chunks(settings, state, data))
-        end, history = run(start, data)
-    else:
-        end, history = _loop_over_chunks(settings, start, data)
+        if callback is None and not settings.from_iterator:
+            run = jax.jit(lambda state, data: _scan_chunks(settings, state, data))
+            end, history = run(start, data)
+        else:
+            end, history = _loop_over_chunks(settings, start, data)
     _warn_if_diverged(end)
     return FitResult(_result_params(end), end, history)
 

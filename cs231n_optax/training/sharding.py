@@ -1,6 +1,7 @@
 """Parameters and data that are spread over devices: the shardings of what is made from them."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
@@ -181,21 +182,23 @@ def _sharding_of_rows(leaf: jax.Array, rows: jax.Array) -> NamedSharding | None:
     return NamedSharding(sharding.mesh, PartitionSpec(first, *others))
 
 
-def on_mesh_of(data: Any, state: Any) -> Any:
-    """The state, on every device of the data's mesh where it lies on none.
+def mesh_of(data: Any) -> AbstractContextManager[Any]:
+    """The context of the data's mesh, unless a mesh is set.
 
-    Else JAX can't tell the sharding of a gradient. In the context of `jax.set_mesh` it can.
+    Else JAX can't tell the sharding of a gradient, or of an array that a method makes.
     """
     leaves = [] if isinstance(data, Iterator) else jax.tree.leaves(data)
     sharded = [leaf for leaf in leaves if _has_explicit_axes(leaf)]
     if not sharded or not jax.sharding.get_abstract_mesh().empty:
-        return state
-    elsewhere = [leaf for leaf in jax.tree.leaves(state) if not _has_explicit_axes(leaf)]
-    _checks.mesh_known(sharded + elsewhere)
-    everywhere = _replicated(sharded[0].sharding)
-    return jax.tree.map(
-        lambda leaf: leaf if _has_explicit_axes(leaf) else jax.device_put(leaf, everywhere), state
-    )
+        return nullcontext()
+    try:
+        return jax.set_mesh(sharded[0].sharding.mesh)
+    except ValueError:  # under a transformation JAX refuses it
+        raise ValueError(
+            "the data lie on a mesh with explicit axes, and no mesh is set: to trace fit, call the "
+            "traced function under `with jax.set_mesh(mesh):`; in sweep, which gives every device "
+            "all data, take them off the mesh, jax.device_get(data)"
+        ) from None
 
 
 def _has_explicit_axes(x: jax.Array) -> bool:
