@@ -164,8 +164,9 @@ def combine(weights: jax.Array, rows: Any) -> Any:
 
 
 def num_reals(tree: Any) -> int:
-    """The number of real numbers in a tree of arrays or `jax.ShapeDtypeStruct`."""
-    return sum(x.size * (2 if x.dtype.kind == "c" else 1) for x in jax.tree.leaves(tree))
+    """The number of real numbers in the floating and complex leaves of a tree, also of shapes."""
+    leaves = [x for x in jax.tree.leaves(tree) if _checks.is_inexact(x)]
+    return sum(x.size * (2 if x.dtype.kind == "c" else 1) for x in leaves)
 
 
 def ravel(tree: Any) -> jax.Array:

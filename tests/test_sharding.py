@@ -214,6 +214,17 @@ def test_the_ravelled_are_sharded_by_rows_if_they_divide():
     assert layout(cs231n_optax.scale_by_bfgs(), complexes, named()).inverse_hessian.spec == P("d")
 
 
+@pytest.mark.parametrize("leaf", [jax.random.key(0), jnp.arange(3), 3], ids=repr)
+def test_frozen_leaves_that_are_no_numbers(leaf):
+    """As a key or a counter in a model, which optax.partition keeps from the method."""
+    tx = optax.partition(
+        {"train": cs231n_optax.scale_by_bfgs(), "freeze": optax.set_to_zero()},
+        {"w": "train", "n": "freeze"},
+    )
+    found = layout(tx, {"w": PARAMS["w"], "n": leaf}, {"w": SHARDINGS["w"], "n": named()})
+    assert optax.tree.get(found, "inverse_hessian") == named(("d",))
+
+
 def test_one_sharding_stands_for_all_below_it():
     everywhere = named()
     found = layout(cs231n_optax.scale_by_adam(), PARAMS, everywhere)
@@ -250,6 +261,108 @@ def test_explicit_meshes(name):
     for key, x in moved.items():
         assert x.sharding.is_equivalent_to(shardings[key], x.ndim)
         np.testing.assert_allclose(np.asarray(x), expected[key], rtol=1e-5)
+
+
+def regression(params, batch):
+    return jnp.mean((jnp.tanh(batch["x"] @ params["w"]) + params["b"] - batch["y"]) ** 2)
+
+
+X = np.random.default_rng(0).standard_normal((24, 4)).astype(np.float32)
+EXAMPLES = {"x": X, "y": X[:, 0] - X[:, 1]}
+FIRST = {"w": jnp.full(4, 0.1), "b": jnp.zeros(())}
+OPTIONS = {"steps": 5, "batch_size": 8, "key": jax.random.key(0), "chunk_size": 3}
+
+
+class TestFitOnAnExplicitMesh:
+    """Of data that are spread over the devices, with the same numbers as on one device."""
+
+    @staticmethod
+    def spread(*spec):
+        mesh = two_devices(AxisType.Explicit)
+        places = {"x": P(*spec), "y": P(*spec[:1])}
+        return mesh, {
+            name: jax.device_put(x, NamedSharding(mesh, places[name]))
+            for name, x in EXAMPLES.items()
+        }
+
+    def fit(self, data, tx=None, params=FIRST, loss=regression, **options):
+        tx = cs231n_optax.adam(0.1) if tx is None else tx
+        return cs231n_optax.fit(loss, params, tx, data, **{**OPTIONS, **options})
+
+    @pytest.mark.parametrize(
+        ("spec", "options"),
+        [
+            (("d",), {}),
+            (("d",), {"batch_size": 7}),
+            (("d",), {"batch_size": None}),
+            ((None, "d"), {"callback": lambda progress: None}),
+            (("d",), {"tx": cs231n_optax.lbfgs()}),
+        ],
+        ids=["examples", "a batch that does not divide", "all examples", "features", "lbfgs"],
+    )
+    def test_same_numbers(self, spec, options):
+        _, data = self.spread(*spec)
+        found, expected = self.fit(data, **options), self.fit(EXAMPLES, **options)
+        np.testing.assert_allclose(found.history.loss, expected.history.loss, rtol=1e-5)
+        np.testing.assert_allclose(found.params["w"], expected.params["w"], rtol=1e-4)
+
+    def test_batches_lie_as_the_data(self):
+        seen = []
+
+        def spied(params, batch):
+            seen.append((jax.typeof(batch["x"]).sharding.spec, batch["x"].shape))
+            return regression(params, batch)
+
+        self.fit(self.spread("d")[1], loss=spied)
+        assert set(seen) == {(P("d", None), (8, 4))}
+
+    def test_traced_in_the_context_of_the_mesh(self):
+        mesh, data = self.spread("d")
+        keys = jax.random.split(OPTIONS["key"], 2)
+
+        def run(key):
+            return self.fit(data, key=key).history.loss
+
+        with jax.set_mesh(mesh):
+            lanes = jax.jit(jax.vmap(run))(keys)
+        alone = [self.fit(EXAMPLES, key=key).history.loss for key in keys]
+        np.testing.assert_allclose(lanes, alone, rtol=1e-5)
+        with pytest.raises(ValueError, match="set_mesh"):
+            jax.jit(run)(keys[0])
+
+    def test_members(self):
+        mesh, data = self.spread("d")
+
+        def members(data):
+            return cs231n_optax.fit_members(
+                regression,
+                lambda key: {"w": jax.random.normal(key, (4,)), "b": jnp.zeros(())},
+                cs231n_optax.adam(0.1),
+                data,
+                num_members=2,
+                **OPTIONS,
+            ).history.loss
+
+        expected = members(EXAMPLES)
+        with jax.set_mesh(mesh):
+            np.testing.assert_allclose(members(data), expected, rtol=1e-5)
+        with pytest.raises(ValueError, match="set_mesh"):
+            members(data)
+
+    def test_a_sweep_in_the_context_of_another_mesh(self):
+        mesh, data = self.spread("d")
+
+        def run(hparams, data=EXAMPLES):
+            return self.fit(data, cs231n_optax.sgd(hparams["rate"])).history.loss
+
+        grid = {"rate": [0.1, 0.2, 0.3]}
+        expected = cs231n_optax.sweep(run, grid, batch_size=1).outputs
+        with jax.set_mesh(mesh):
+            found = cs231n_optax.sweep(run, grid, batch_size=1).outputs
+            assert jax.sharding.get_abstract_mesh().axis_names == ("d",)
+            with pytest.raises(ValueError, match="device_get"):
+                cs231n_optax.sweep(lambda hparams: run(hparams, data), grid)
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("name", ["adam", "lbfgs", "newton_cg"])

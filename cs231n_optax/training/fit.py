@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 
 from cs231n_optax import _checks, _tree
 from cs231n_optax.averaging.accepted_points import (
@@ -18,7 +19,7 @@ from cs231n_optax.averaging.accepted_points import (
     refuse_rejected_points,
 )
 from cs231n_optax.globalization.trial import accepted, find_trial
-from cs231n_optax.training import _display
+from cs231n_optax.training import _display, sharding
 
 Loss = Callable[..., Any]
 Callback = Callable[["FitProgress"], bool | None]
@@ -66,6 +67,8 @@ class FitState(NamedTuple):
 
 class FitHistory(NamedTuple):
     """The record of a run, one row per step; rows after the end of a run are NaN.
+
+    With JAX's flag ``jax_debug_nans``, which refuses any NaN, 0 stands in place of these.
 
     Attributes:
       step: int32 (steps,), counted from 0.
@@ -304,24 +307,25 @@ def fit(
         evaluate=evaluate,
         callback=callback,
     )
-    if state is None:
-        start = _first_state(tx, params, key, model_state)
-    else:
-        start = _given_state(params, model_state, state)
-    refuse_rejected_points(start.opt_state)
-    averages = isinstance(start.opt_state, AcceptedPointsState)
-    _checks.same_averaging(averages, averaging)
-    if state is not None:
-        _checks.state(start.opt_state, jax.eval_shape(tx.init, start.params))
-    shuffles = batch_size is not None
-    _checks.key_given(start.key, needed=shuffles, purpose="to shuffle the data")
-    _checks.key_given(start.key, needed=needs_key, purpose="for the loss")
+    with sharding.mesh_of(data):
+        if state is None:
+            start = _first_state(tx, params, key, model_state)
+        else:
+            start = _given_state(params, model_state, state)
+        refuse_rejected_points(start.opt_state)
+        averages = isinstance(start.opt_state, AcceptedPointsState)
+        _checks.same_averaging(averages, averaging)
+        if state is not None:
+            _checks.state(start.opt_state, jax.eval_shape(tx.init, start.params))
+        shuffles = batch_size is not None
+        _checks.key_given(start.key, needed=shuffles, purpose="to shuffle the data")
+        _checks.key_given(start.key, needed=needs_key, purpose="for the loss")
 
-    if callback is None and not settings.from_iterator:
-        run = jax.jit(lambda state, data: _scan_chunks(settings, state, data))
-        end, history = run(start, data)
-    else:
-        end, history = _loop_over_chunks(settings, start, data)
+        if callback is None and not settings.from_iterator:
+            run = jax.jit(lambda state, data: _scan_chunks(settings, state, data))
+            end, history = run(start, data)
+        else:
+            end, history = _loop_over_chunks(settings, start, data)
     _warn_if_diverged(end)
     return FitResult(_result_params(end), end, history)
 
@@ -359,9 +363,11 @@ def _checked_params(params: Any) -> Any:
 
 def _scan_chunks(settings: Settings, state: FitState, data: Any) -> tuple[FitState, FitHistory]:
     """All chunks in one program: a scan over the whole ones, then the rest of the steps."""
+    if not settings.steps:
+        return state, _empty_history(settings, state, data)
     chunks, rest = divmod(settings.steps, settings.chunk_size)
     histories = []
-    if chunks or not rest:
+    if chunks:
         state, history = jax.lax.scan(
             lambda state, _: _run_chunk(settings, state, data, settings.chunk_size),
             state,
@@ -420,7 +426,9 @@ def _loop_over_chunks(
         if state.nonfinite_step >= 0:
             break
     state = state._replace(pending=tuple(pending))
-    return state, _concatenate(histories) if histories else _empty_history()
+    if histories:
+        return state, _concatenate(histories)
+    return state, _empty_history(settings, state, None if settings.from_iterator else data)
 
 
 def _stack_batches(batches: list[Any]) -> Any:
@@ -432,9 +440,13 @@ def _stack(*leaves: Any) -> Any:
     return (jnp.stack if isinstance(leaves[0], jax.Array) else np.stack)(leaves)
 
 
-def _empty_history() -> FitHistory:
-    none = jnp.zeros(0)
-    return FitHistory(none.astype(jnp.int32), none, none, none, evaluation=None)
+def _empty_history(settings: Settings, state: FitState, data: Any | None) -> FitHistory:
+    """No rows, in the dtypes of those of a step, if there is a batch to know them from."""
+    if data is None:
+        none = jnp.zeros(0)
+        return FitHistory(none.astype(jnp.int32), none, none, none, evaluation=None)
+    _, row = jax.eval_shape(lambda state: _run_chunk(settings, state, data, 1), state)
+    return jax.tree.map(lambda x: jnp.zeros((0, *x.shape[1:]), x.dtype), row)
 
 
 def _concatenate(histories: list[FitHistory]) -> FitHistory:
@@ -471,7 +483,7 @@ def _batches(
 ) -> Callable[[jax.Array], Any]:
     """The i-th batch of a chunk, as a function of i."""
     if settings.from_iterator:
-        return lambda i: _take(data, i)
+        return lambda i: sharding.take_rows(data, i)
     if settings.batch_size is None:
         return lambda _: data
     return _shuffled(data, settings.batch_size, start, length)
@@ -495,11 +507,7 @@ def _shuffled(
 
     orders = jax.vmap(order)(first_epoch + jnp.arange(num_epochs, dtype=jnp.int32))
     batches = orders[:, : per_epoch * batch_size].reshape(-1, batch_size)
-    return lambda i: _take(data, batches[offset + i])
-
-
-def _take(data: Any, rows: jax.Array) -> Any:
-    return jax.tree.map(lambda leaf: leaf[rows], data)
+    return lambda i: sharding.take_rows(data, batches[offset + i])
 
 
 def _permutation(key: jax.Array, n: int) -> jax.Array:
@@ -616,7 +624,12 @@ def _select(condition: jax.Array, on_true: Any, on_false: Any) -> Any:
 
 def _learning_rate(opt_state: optax.OptState) -> Any:
     found = optax.tree.get_all_with_path(opt_state, "learning_rate")
-    return found[0][1] if found else math.nan
+    return found[0][1] if found else _no_number()
+
+
+def _no_number() -> float:
+    """What stands where there is no number: NaN, or 0 while JAX looks for the origin of one."""
+    return 0.0 if jax.config.jax_debug_nans else math.nan
 
 
 # After a chunk: all its rows at once. In the loop each of these scalars would be a kernel of its
@@ -645,7 +658,7 @@ def _history(start: FitState, records: StepRecord) -> FitHistory:
 def _rows_where(condition: jax.Array, rows: jax.Array) -> jax.Array:
     """The rows where a condition holds, elsewhere NaN, or zero in an array that has no NaN."""
     condition = condition.reshape(-1, *[1] * (rows.ndim - 1))
-    fill = jnp.full_like(rows, math.nan) if _checks.is_inexact(rows) else jnp.zeros_like(rows)
+    fill = jnp.full_like(rows, _no_number()) if _checks.is_inexact(rows) else jnp.zeros_like(rows)
     return jnp.where(condition, rows, fill)
 
 
@@ -656,7 +669,7 @@ def _result_params(state: FitState) -> Any:
 
 
 def _warn_if_diverged(end: FitState) -> None:
-    if isinstance(end.nonfinite_step, jax.core.Tracer):
+    if isinstance(end.nonfinite_step, Tracer):
         return
     step = int(end.nonfinite_step)
     if step >= 0:

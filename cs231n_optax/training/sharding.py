@@ -1,5 +1,7 @@
-"""Shardings of a transformation's state, when its parameters are spread over devices."""
+"""Parameters and data that are spread over devices: the shardings of what is made from them."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
@@ -155,3 +157,49 @@ def _is_struct(node: Any) -> bool:
 
 def _is_hole(node: Any) -> bool:
     return isinstance(node, optax.MaskedNode)
+
+
+# Data on a mesh with explicit axes, which makes shardings a part of the types.
+
+
+def take_rows(data: Any, rows: jax.Array) -> Any:
+    """Rows of each array, sharded as the array is."""
+    return jax.tree.map(
+        lambda leaf: leaf.at[rows].get(out_sharding=_sharding_of_rows(leaf, rows)), data
+    )
+
+
+def _sharding_of_rows(leaf: jax.Array, rows: jax.Array) -> NamedSharding | None:
+    """On every device where the devices can't divide the rows; None leaves it to XLA."""
+    sharding = jax.typeof(leaf).sharding
+    if not sharding.mesh.explicit_axes:
+        return None
+    first, *others = sharding.spec
+    if rows.ndim == 0:
+        return NamedSharding(sharding.mesh, PartitionSpec(*others))
+    parts = leaf.shape[0] // sharding.shard_shape(leaf.shape)[0]
+    first = None if rows.size % parts else first
+    return NamedSharding(sharding.mesh, PartitionSpec(first, *others))
+
+
+def mesh_of(data: Any) -> AbstractContextManager[Any]:
+    """The context of the data's mesh, unless a mesh is set.
+
+    Else JAX can't tell the sharding of a gradient, or of an array that a method makes.
+    """
+    leaves = [] if isinstance(data, Iterator) else jax.tree.leaves(data)
+    sharded = [leaf for leaf in leaves if _has_explicit_axes(leaf)]
+    if not sharded or not jax.sharding.get_abstract_mesh().empty:
+        return nullcontext()
+    try:
+        return jax.set_mesh(sharded[0].sharding.mesh)
+    except ValueError:  # under a transformation JAX refuses it
+        raise ValueError(
+            "the data lie on a mesh with explicit axes, and no mesh is set: to trace fit, call the "
+            "traced function under `with jax.set_mesh(mesh):`; in sweep, which gives every device "
+            "all data, take them off the mesh, jax.device_get(data)"
+        ) from None
+
+
+def _has_explicit_axes(x: jax.Array) -> bool:
+    return bool(jax.typeof(x).sharding.mesh.explicit_axes)

@@ -57,10 +57,12 @@ class SweepProgress(NamedTuple):
     Attributes:
       num_finished: the number of finished rows, those of an earlier, interrupted sweep included.
       result: the table of the finished rows.
+      num_rows: the number of all rows.
     """
 
     num_finished: int
     result: SweepResult
+    num_rows: int
 
 
 class Settings(NamedTuple):
@@ -175,6 +177,7 @@ def sweep(
     jitted = jax.jit(lambda hparams: _checks.arrays("output", run(hparams)))
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.disable_jit(False))  # for the programs that are compiled ahead
+        stack.enter_context(_no_mesh_set())
         output = jax.eval_shape(jitted, one_row(hparams))
         _checks.sweep_output(output)
         table = empty_table(hparams, output)
@@ -191,10 +194,17 @@ def sweep(
     return SweepResult(*finished_rows(table))
 
 
+def _no_mesh_set() -> contextlib.AbstractContextManager[Any]:
+    """Leave the context of a caller's `jax.set_mesh`: the rows are spread over `sweep`'s mesh."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return contextlib.nullcontext()
+    return jax.set_mesh(Mesh(np.empty((), object), ()))
+
+
 def _report(callback: Callable[[SweepProgress], Any] | None, table: Table) -> None:
     if callback is not None:
         result = SweepResult(*finished_rows(table))
-        callback(SweepProgress(int(table.finished.sum()), result))
+        callback(SweepProgress(int(table.finished.sum()), result, table.finished.size))
 
 
 def best_row(result: SweepResult, metric: Callable[[Any], Any], *, largest: bool = False) -> int:
