@@ -14,7 +14,7 @@ from cs231n_optax.globalization.trial import Status
 WIDTH = 88  # columns
 MAX_ROWS = 14
 MAX_SIZE = 8  # of an array shown by its values
-MAX_LEAVES = 6  # of a tree shown one by one
+MAX_LEAVES = 4  # of a tree shown one by one
 
 
 # Of `minimize`.
@@ -224,7 +224,9 @@ def array(x: Any) -> str:
 
 def brief(x: Any) -> str:
     """The dtype and shape of an array, or what else it is."""
-    return f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else type(x).__name__
+    if not hasattr(x, "dtype"):
+        return type(x).__name__
+    return f"{x.dtype}[{','.join(map(str, x.shape))}]"
 
 
 def is_readable(x: Any) -> bool:

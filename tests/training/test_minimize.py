@@ -10,6 +10,7 @@ import optax
 import pytest
 import scipy.optimize
 from jax.flatten_util import ravel_pytree
+from jax.sharding import PartitionSpec as P
 from trials import assert_close, assert_same_bits, member
 
 import cs231n_optax as co
@@ -650,6 +651,90 @@ class TestProgress:
                 assert np.any(p.trial_params != p.params)
                 assert name == "lbfgs" or p.trial_value > p.value
 
+    def test_hears_the_budget_and_why_the_run_ends(self):
+        reports = []
+        result = co.minimize(bowl, X0, DESCENT, max_evals=200, callback=reports.append)
+        assert {int(p.max_evals) for p in reports} == {200}
+        *before, last = (Status(int(p.status)) for p in reports)
+        assert set(before) == {Status.RUNNING}
+        assert last == status_of(result) == Status.CONVERGED
+
+    @pytest.mark.parametrize("name", ["lbfgs", "newton", "adam"])
+    def test_callback_may_stop(self, name):
+        """At the point that it has seen last, and the state goes on from there."""
+        reports = []
+
+        def stop(progress):
+            reports.append(progress)
+            return progress.num_evals == 4
+
+        tx = TRANSFORMATIONS[name]
+        for solve in (lambda f: f(X0), lambda f: jax.jit(f)(X0)):
+            reports.clear()
+            result = solve(lambda x: co.minimize(rosenbrock, x, tx, callback=stop))
+            assert (status_of(result), result.num_evals, len(reports)) == (Status.STOPPED, 4, 4)
+            assert_same_bits(result.params, reports[-1].params)
+        rest = co.minimize(rosenbrock, result.params, tx, state=result.state, max_evals=7)
+        assert rest.num_steps > 0
+        assert rest.value < result.value
+
+    def test_a_final_status_counts_more_than_a_stop(self):
+        result = co.minimize(bowl, np.ones(3), SGD, callback=lambda progress: True)
+        assert status_of(result) == Status.CONVERGED
+
+    def test_a_stop_ends_one_element_of_a_batch(self):
+        def solve(x0):
+            return co.minimize(bowl, x0, ADAM, callback=lambda p: p.trial_params[0] > 2.5)
+
+        starts = jnp.array([X0, [3.0, 1.0, 1.0]])
+        alone = co.minimize(bowl, X0, ADAM)
+        for result in (jax.vmap(solve)(starts), jax.jit(jax.vmap(solve))(starts)):
+            np.testing.assert_array_equal(result.status, [Status.CONVERGED, Status.STOPPED])
+            np.testing.assert_array_equal(result.num_evals, [alone.num_evals, 1])
+            assert_same_bits(result.params[1], starts[1])
+
+    @pytest.mark.parametrize("exception", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
+    @pytest.mark.parametrize("batched", [False, True])
+    def test_exceptions_of_a_callback_come_out_as_themselves(self, exception, batched):
+        calls = []
+
+        def fail(progress):
+            calls.append(progress)
+            if len(calls) == 3:
+                raise exception("mine")
+
+        def solve(x0):
+            return co.minimize(bowl, x0, DESCENT, callback=fail)
+
+        with pytest.raises(exception, match="mine") as caught:
+            jax.vmap(solve)(STARTS) if batched else solve(X0)
+        assert caught.traceback[-1].name == "fail"
+        assert len(calls) == 3
+        assert status_of(co.minimize(bowl, X0, DESCENT)) == Status.CONVERGED
+
+    def test_exceptions_under_jit_are_errors_of_jax(self):
+        def fail(progress):
+            raise ZeroDivisionError("mine")
+
+        solve = jax.jit(lambda x0: co.minimize(bowl, x0, DESCENT, callback=fail).value)
+        with pytest.raises(jax.errors.JaxRuntimeError, match="mine"):
+            jax.block_until_ready(solve(X0))
+
+    def test_derivatives_with_a_callback(self):
+        """The minimum of 3 (x - a)² + x²: at x = 3 a / 4, where it is 3 a² / 4."""
+        reports = []
+
+        def solve(a):
+            return co.minimize(
+                lambda x: 3 * (x - a) ** 2 + x**2, 0.0, SGD, callback=reports.append
+            ).value
+
+        for derivative in (jax.grad(solve), jax.jit(jax.grad(solve)), jax.jacfwd(solve)):
+            reports.clear()
+            np.testing.assert_allclose(derivative(2.0), 3, rtol=1e-3)
+            jax.effects_barrier()
+            assert reports
+
     def test_without_a_callback_the_program_stays_on_the_device(self):
         def solve(x0, callback=None):
             return co.minimize(bowl, x0, DESCENT, callback=callback).params
@@ -680,6 +765,87 @@ class TestTolerance:
             np.testing.assert_allclose(co.accepted_params(state), result.params, rtol=1e-10)
         assert status_of(result) == Status.CONVERGED
         assert optax.tree.get(result.state, "num_hvps") == counts[-2] < counts[-1]
+
+
+class TestShardMap:
+    """With the types of varying arrays (``check_vma``) checked, over two devices."""
+
+    MESH = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    NAMES = ("lbfgs", "bfgs", "newton", "newton_cg", "adam")
+
+    @staticmethod
+    def on_mesh(function, *specs, out):
+        mesh = TestShardMap.MESH
+        return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out))
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_a_function_of_each_device_from_one_start(self, name):
+        def solve(x0, center):
+            def fun(x):
+                value = bowl(x, center[0])
+                return value, {"value": value, "two": jnp.array(2.0)}
+
+            result = co.minimize(fun, x0, TRANSFORMATIONS[name], has_aux=True, max_evals=500)
+            return jax.tree.map(lambda x: x[None], result._replace(state=None))
+
+        centers = jnp.array([1.0, -0.5])
+        result = self.on_mesh(solve, P(), P("i"), out=P("i"))(X0, centers)
+        np.testing.assert_array_equal(result.status, [Status.CONVERGED] * 2)
+        for i, center in enumerate(centers):
+            alone = solver(name)[0](X0, center)
+            np.testing.assert_allclose(result.params[i], alone.params, atol=1e-4)
+            assert abs(int(result.num_evals[i]) - int(alone.num_evals)) <= 2
+        np.testing.assert_allclose(result.aux["value"], result.value, rtol=1e-5, atol=1e-9)
+
+    @pytest.mark.parametrize("name", ["lbfgs", "adam"])
+    def test_one_function_of_the_data_of_all_devices(self, name):
+        """The sum over the devices is the same on each, and so is the solution."""
+
+        def solve(x0, center):
+            def fun(x):
+                return jax.lax.psum(bowl(x, center[0]), "i")
+
+            return co.minimize(fun, x0, TRANSFORMATIONS[name]).params
+
+        x = self.on_mesh(solve, P(), P("i"), out=P())(X0, jnp.array([1.0, 3.0]))
+        np.testing.assert_allclose(x, 2, atol=1e-3)
+
+    def test_derivatives_and_a_callback(self):
+        values = []
+
+        def solve(a):
+            return co.minimize(
+                lambda x: 3 * (x - a[0]) ** 2 + x**2, 0.0, SGD, callback=values.append
+            ).params[None]
+
+        def total(a):
+            return jnp.sum(self.on_mesh(solve, P("i"), out=P("i"))(a))
+
+        np.testing.assert_allclose(jax.grad(total)(jnp.array([1.0, 2.0])), 3 / 4, rtol=1e-4)
+        jax.effects_barrier()
+        assert values
+
+
+@pytest.mark.parametrize("name", ["lbfgs", "newton", "newton_cg", "adam", "optax.lbfgs"])
+@pytest.mark.parametrize("callback", [None, lambda progress: None])
+class TestFlagsOfJax:
+    """`minimize` runs under each of them."""
+
+    def solve(self, name, callback):
+        tx = TRANSFORMATIONS[name]
+        return co.minimize(bowl, X0, tx, max_evals=4, callback=callback)
+
+    def test_debug_nans(self, name, callback):
+        with jax.debug_nans(True):
+            assert self.solve(name, callback).num_evals == 4
+
+    def test_rank_promotion(self, name, callback):
+        with jax.numpy_rank_promotion("raise"):
+            assert self.solve(name, callback).num_evals == 4
+
+    def test_disable_jit(self, name, callback):
+        with jax.disable_jit():
+            assert self.solve(name, callback).num_evals == 4
 
 
 RNG = np.random.default_rng(5)
