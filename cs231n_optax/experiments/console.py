@@ -8,7 +8,6 @@ from rich import box, progress
 from rich.console import Console
 from rich.table import Table
 
-
 _UNLIMITED = 10_000  # columns
 
 
