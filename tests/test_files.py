@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pathlib
 import signal
 import stat
 import subprocess
@@ -73,10 +74,10 @@ def test_a_new_file_has_the_usual_mode(tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="has no full disk")
 def test_a_full_disk_names_the_file():
-    with pytest.raises(OSError, match="No space left on device: '/dev/full'") as raised:
-        with writing("/dev/full", "w") as file:
-            file.write("x")
-    assert raised.value.errno == errno.ENOSPC
+    path = pathlib.Path("/dev/full")
+    message = "No space left on device: '/dev/full'"
+    with pytest.raises(OSError, match=message), writing(path, "w") as file:
+        file.write("x")
 
 
 def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path):

@@ -132,7 +132,7 @@ def run():
     import jax, jax.numpy as jnp
     def compile():
         for i in range(1000):
-            jax.jit(lambda x: jnp.linalg.eigh(x @ x + i)[0] @ jnp.sin(x)).lower(jnp.eye(9)).compile()
+            jax.jit(lambda x: jnp.linalg.eigh(x @ x + i)).lower(jnp.eye(9)).compile()
     threading.Thread(target=compile, daemon=True).start()
     kill()
 
