@@ -176,3 +176,22 @@ def test_a_process_of_its_own_ends_in_one_line(name, moment, tmp_path):
     everything = "cs231n-optax: interrupted, but everything is written\n"
     assert ended.stderr == (everything if moment == "last" else NOTHING)
     assert (tmp_path / "out").exists() == (moment == "last")
+
+
+WHILE_JAX_IS_IMPORTED = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "jax":
+            os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+sys.meta_path.insert(0, Finder())
+import cs231n_optax_command
+cs231n_optax_command.main()
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
+def test_the_script_is_interrupted_while_jax_is_imported(number, status):
+    command = [sys.executable, "-c", WHILE_JAX_IS_IMPORTED, number.name]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (status, "", NOTHING)
