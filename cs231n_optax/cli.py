@@ -109,7 +109,11 @@ def _application() -> "typer.Typer":
             ),
         ] = False,
     ) -> None:
-        """Run the optimisers of CS231n's lecture 7."""
+        """Run the optimisers of CS231n's lecture 7.
+
+        Ctrl-C and SIGTERM end a command in one line and with exit status 130 and 143; what has
+        finished is kept.
+        """
 
     return app
 

@@ -38,7 +38,7 @@ class SafeStream:
             except OSError as error:
                 self.error = error
                 # What is in the buffers still would raise again at the exit of the process.
-                with contextlib.suppress(OSError), open(os.devnull, "w") as devnull:
+                with contextlib.suppress(OSError, AttributeError), open(os.devnull, "w") as devnull:
                     os.dup2(devnull.fileno(), self._stream.fileno())
 
 
