@@ -15,13 +15,13 @@ _UNLIMITED = 10_000  # columns
 def consoles(*, quiet: bool) -> tuple[Console, Console]:
     """Return the consoles of stdout and stderr; quiet ones print nothing.
 
-    A pipe or a file is as wide as its lines are long.
+    Outside a terminal nothing is wrapped, whatever COLUMNS says.
     """
-    out, err = Console(quiet=quiet), Console(stderr=True, quiet=quiet)
-    for console in (out, err):
+    both = Console(quiet=quiet), Console(stderr=True, quiet=quiet)
+    for console in both:
         if not console.is_terminal:
             console.width = _UNLIMITED
-    return out, err
+    return both
 
 
 def is_live(console: Console) -> bool:
