@@ -368,16 +368,19 @@ def _validated(
 
 def _check_headers(name: str, arrays: Iterable[np.ndarray | _Header]) -> None:
     """Check dtypes and shapes of the four arrays, and that they agree with each other."""
-    named = dict(zip(_NPZ_KEYS, arrays, strict=True))
+    named: dict[str, np.ndarray | _Header] = dict(zip(_NPZ_KEYS, arrays, strict=True))
     for key, array in named.items():
         kind = "real" if key.startswith("x") else "whole"
         if array.dtype.kind not in "biuf":
-            raise ValueError(f"{name}: {key} must hold {kind} numbers, not {array.dtype}")
+            raise ValueError(
+                f"{name}: {key} must hold {kind} numbers, not {_brief(str(array.dtype))}"
+            )
     for key in ("x_train", "x_test"):
         shape = named[key].shape
         if len(shape) not in (2, 3, 4):
             raise ValueError(
-                f"{name}: {key} must have a shape (N, D), (N, H, W) or (N, H, W, C), not {shape}"
+                f"{name}: {key} must have a shape (N, D), (N, H, W) or (N, H, W, C), not "
+                f"{_brief(str(shape))}"
             )
         if math.prod(shape) == 0:
             raise ValueError(f"{name}: {key} is empty, of shape {shape}")

@@ -97,10 +97,10 @@ def _draw_accuracies(axes: Axes, ranking: Sequence[Summary], setting: Setting) -
         (x for x in _ACCURACY_TICKS if np.sum((worst <= x) & (x <= best)) >= 2),
         _ACCURACY_TICKS[-1],
     )
-    axes.xaxis.set_major_locator(FixedLocator(1 - ticks / 100))
+    axes.xaxis.set_major_locator(FixedLocator((1 - ticks / 100).tolist()))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{100 * (1 - error):.4g}"))
-    _format_rows(axes, "final test accuracy, %", len(ranking))
+    _format_rows(axes, "final test accuracy, %", ranking, "mean")
 
 
 def _draw_steps(axes: Axes, ranking: Sequence[Summary], setting: Setting) -> None:
@@ -117,7 +117,7 @@ def _draw_steps(axes: Axes, ranking: Sequence[Summary], setting: Setting) -> Non
     drawn = np.concatenate([line.get_xdata() for line in axes.lines] or [[setting.budget.steps]])
     axes.set_xlim(0, (1 + _MARGIN) * max(np.max(drawn), 1))
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    _format_rows(axes, f"steps to {100 * setting.accuracy_goal:.4g} %", len(ranking))
+    _format_rows(axes, f"steps to {100 * setting.accuracy_goal:.4g} %", ranking, "median")
 
 
 def _draw_row(axes: Axes, row: int, summary: Summary, middle: float, seeds: np.ndarray) -> None:
@@ -129,8 +129,11 @@ def _draw_row(axes: Axes, row: int, summary: Summary, middle: float, seeds: np.n
     axes.plot([middle], [row], color=look["color"], marker=look["marker"], markersize=8)
 
 
-def _format_rows(axes: Axes, title: str, rows: int) -> None:
+def _format_rows(axes: Axes, title: str, ranking: Sequence[Summary], middle: str) -> None:
+    rows = len(ranking)
     axes.set_title(title, fontsize=9, loc="left")
+    if len(ranking[0].track.diverged) > 1:
+        axes.set_xlabel(f"{middle}; dots: seeds", fontsize=style.FONT_SIZE)
     axes.set_ylim(rows - 0.5, -0.5)
     axes.set_yticks(range(rows), labels=[""] * rows)
     axes.tick_params(axis="y", length=0)
