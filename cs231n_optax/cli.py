@@ -56,7 +56,8 @@ def _main(argv: Sequence[str] | None) -> int:
             package = str(error.name).partition(".")[0]
             complain(
                 f"{package} is not installed; the command line needs the gallery extra: "
-                "pip install '.[gallery]' in a clone, pip install 'cs231n_optax[gallery]' otherwise"
+                "pip install '.[gallery]' in a clone; without one pip install "
+                "'cs231n_optax[gallery] @ git+URL', with the URL of the repository"
             )
             return BAD_INPUT
         status = _run(app, argv)

@@ -67,7 +67,8 @@ def test_without_the_gallery_extra(package, monkeypatch, capsys):
     assert (out, err.count("\n")) == ("", 1)
     assert f"{package} is not installed" in err
     assert "pip install '.[gallery]' in a clone" in err
-    assert "pip install 'cs231n_optax[gallery]'" in err
+    assert "pip install 'cs231n_optax[gallery] @ git+URL'" in err
+    assert "pip install 'cs231n_optax[gallery]'" not in err  # no index has it
 
 
 def test_what_is_imported_and_started():

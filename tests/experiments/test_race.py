@@ -413,12 +413,16 @@ def test_the_picture_shows_every_method(decay, tmp_path):
     assert width == 1200
     assert 400 < height < 1000
     figure = picture(chosen, ranked(*tracks), ())
-    losses, accuracies = figure.axes[:2]
-    for axes in (losses, accuracies):
-        lines = [line for line in axes.lines if line.get_marker() != "None"]
+    losses, accuracies, steps = (panel(figure, title) for title in PANELS)
+    finished = [name for name in NAMES if name != NAMES[3]]
+    keys = [line for line in accuracies.lines if len(line.get_xdata()) == 3]
+    for lines in (losses.lines, keys):
         assert len(lines) == len(NAMES)
         assert len({line.get_color() for line in lines}) == len(NAMES)
         assert len({(line.get_linestyle(), line.get_marker()) for line in lines}) == len(NAMES)
+    for axes in (accuracies, steps):
+        middles = [line for line in axes.lines if len(line.get_xdata()) == 1]
+        assert len(middles) == len(finished)
     drawn = {tuple(color) for color in (255 * pixels).round().astype(int).reshape(-1, 3)}
     for line in losses.lines:
         color = line.get_color()
@@ -426,8 +430,57 @@ def test_the_picture_shows_every_method(decay, tmp_path):
     texts = [text.get_text() for axes in figure.axes for text in axes.findobj(matplotlib.text.Text)]
     for name in NAMES:
         assert any(name in text for text in texts)
-    assert any("α = 0.1" in text for text in texts) == (decay == "constant")
+    alpha = {"constant": "α", "step": "α₀"}[decay]
+    rows = [label.get_text() for label in accuracies.get_yticklabels()]
+    assert [row.splitlines()[1] for row in rows] == [f"{alpha} = 0.1"] * len(NAMES)
     assert any(text == "learning rate: step" for text in texts) == (decay == "step")
+
+
+PANELS = "train loss", "final test accuracy, %", "steps to 90 %"
+
+
+def panel(figure, title):
+    """The axes with this title."""
+    (axes,) = (axes for axes in figure.axes if axes.get_title(loc="left") == title)
+    return axes
+
+
+def test_the_rows_of_the_picture_are_the_table():
+    """Final errors and steps to the goal: of each seed, and their mean or median."""
+    fast = made_up("sgd", [0.1, 0.2, 0.3], [[0.1, 0.9, 0.95], [0.1, 0.3, 0.96], [0.1, 0.95, 0.94]])
+    slow = made_up("adam", [0.4, 0.5, 0.6], [[0.1, 0.2, 0.8]] * 3, style_index=6)
+    chosen = replace(setting(budget=Budget(4, 8, 3)), test_examples=1000)
+    figure = picture(chosen, ranked(fast, slow), ())
+    accuracies, steps = (panel(figure, title) for title in PANELS[1:])
+    rows = [label.get_text() for label in accuracies.get_yticklabels()]
+    assert rows == ["1. sgd\nα = 0.1", "2. adam\nα = 0.1"]
+
+    def drawn(axes, row, number):
+        lines = [line for line in axes.lines if set(line.get_ydata()) == {row}]
+        own = [line for line in lines if line.get_transform().contains_branch(axes.transData)]
+        return [sorted(line.get_xdata()) for line in own if len(line.get_xdata()) == number]
+
+    assert drawn(accuracies, 0, 3)[0] == pytest.approx([0.04, 0.05, 0.06])
+    assert drawn(accuracies, 0, 1) == [[pytest.approx(0.05)]]
+    assert drawn(accuracies, 0, 2) == [pytest.approx([0.04, 0.06])]
+    assert drawn(accuracies, 1, 1) == [[pytest.approx(0.2)]]
+    assert drawn(steps, 0, 3) == [[2, 2, 4]]
+    assert drawn(steps, 0, 1) == [[2]]
+    assert [text.get_text() for text in steps.texts] == ["never"]
+
+
+@pytest.mark.parametrize("top", [1.0, 3.0, 1e-3, 50.0])
+def test_tick_labels_are_of_one_kind(top):
+    """Of a narrow range, as of one seed: no mixture of 3 × 10⁰, 1 and 6 × 10⁻¹."""
+    losses = np.array([[3.1, 1.4, 0.55]]) * top
+    track = made_up("sgd", [0.5])._replace(train_loss=losses)
+    figure = picture(setting(["sgd"], Budget(4, 8, 1)), ranked(track), ())
+    figure.savefig(io.BytesIO())
+    axis = panel(figure, "train loss").yaxis
+    texts = [label.get_text() for label in axis.get_ticklabels(which="both")]
+    texts = [text for text in texts if text]
+    assert len(texts) >= 2
+    assert not any("×" in text or "$" in text for text in texts)
 
 
 def test_a_file_name_is_no_mathematics():

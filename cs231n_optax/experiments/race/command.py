@@ -110,7 +110,7 @@ def race(
         accuracy_goal=accuracy or catalog.ACCURACY_GOALS.get(data, catalog.USUAL_ACCURACY_GOAL),
         tuning=None if tune is None else Tuning(tune, LOWEST_RATE, HIGHEST_RATE, seed=seeds),
     )
-    _check_memory(setting)
+    _check_memory(setting, task)
     return _run(setting, task, out, quiet=quiet)
 
 
@@ -127,19 +127,19 @@ def _learning_rates(
     return {method: rates.get(method, defaults[method]) for method in methods}
 
 
-def _check_memory(setting: Setting) -> None:
+def _check_memory(setting: Setting, task: Task) -> None:
     """Refuse a race that would hold more than 4 GiB; the records of all methods are kept."""
     budget, tuning = setting.budget, setting.tuning
     methods = len(setting.learning_rates)
     catalog.check_memory(
-        setting,
+        task,
         budget,
         records=methods * budget.seeds * budget.steps * experiment.BYTES_PER_STEP,
         request=f"--steps {budget.steps} with --seeds {budget.seeds} and {methods} methods",
     )
     if tuning is not None:
         catalog.check_memory(
-            setting,
+            task,
             replace(budget, seeds=1),
             runs=min(tuning.runs, jax.device_count()),
             records=tuning.runs * sweep_experiment.bytes_per_row(budget.steps, num_ranges=1),

@@ -1,13 +1,13 @@
-"""The picture of a race: train loss and test accuracy against steps, and a scoreboard."""
+"""The picture of a race: the train loss against steps, and each method's test accuracy."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from cs231n_optax.experiments import style
 from cs231n_optax.experiments.race.experiment import Setting, Summary, Track
@@ -23,29 +23,38 @@ _STYLES = (
     LineStyle(style.VERMILION, "-", "P"),
 )
 _LINE: dict[str, Any] = {"linewidth": 1.4, "markersize": 4.2}
-_GOAL_LINE: dict[str, Any] = {"color": "0.35", "linewidth": 0.9, "linestyle": (0, (1, 2))}
+_SEED: dict[str, Any] = {"markersize": 4, "alpha": 0.35, "markeredgewidth": 0}
+_KEY_ENDS = (-0.27, -0.15, -0.03)  # of the line beside a name, in units of the axes
+_MARGIN = 0.12
 _MARKERS_PER_CURVE = 7
-_ACCURACY_TICKS = (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999)
+_ACCURACY_TICKS = (  # in percent, from coarse to fine
+    np.array([0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9]),
+    np.array([0, 30, 60, 70, 80, 85, 90, 93, 95, 97, 98, 99]),
+    *(np.arange(0, 100, spacing) for spacing in (1, 0.5, 0.2, 0.1)),
+)
 
 
 def picture(setting: Setting, ranking: Sequence[Summary], unfinished: Sequence[str]) -> Figure:
-    """Draw the curves and a scoreboard.
+    """Draw the curves of the train loss and, in one row per method, what the test set says.
 
-    A constant learning rate is written in the scoreboard; any other is drawn in its own panel.
+    The rows are in the order of the ranking, and their markers are the legend of the curves. Test
+    accuracies are drawn at the end only: their curves differ by less than their noise. A learning
+    rate that decays is drawn in a panel of its own.
     """
     figure = style.new_figure(height=4)
     figure.suptitle(_title(setting, unfinished), fontsize=10, parse_math=False)
-    constant = setting.decay == "constant"
+    below = "loss" if setting.decay == "constant" else "rate"
     axes = figure.subplot_mosaic(
-        [["loss", "accuracy", "board"], ["loss", "accuracy", "board" if constant else "rate"]],
-        width_ratios=[1, 1, 0.6],
+        [["loss", "accuracy", "steps"], [below, "accuracy", "steps"]],
+        width_ratios=[1, 0.5, 0.5],
         height_ratios=[1.6, 1],
     )
     _draw_losses(axes["loss"], ranking)
-    _draw_accuracies(axes["accuracy"], ranking, setting)
-    _draw_scoreboard(axes["board"], ranking, setting)
-    if not constant:
+    if setting.decay != "constant":
         _draw_rates(axes["rate"], ranking, setting)
+    _draw_accuracies(axes["accuracy"], ranking, setting)
+    _draw_steps(axes["steps"], ranking, setting)
+    _name_rows(axes["accuracy"], ranking, setting)
     return figure
 
 
@@ -64,22 +73,84 @@ def _draw_losses(axes: Axes, ranking: Sequence[Summary]) -> None:
     axes.set_yscale("log")
     first = float(np.mean(ranking[0].track.train_loss[:, 0]))
     axes.set_ylim(top=min(axes.get_ylim()[1], style.HIGHEST * first))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))
+    style.use_plain_log_ticks(axes.yaxis)
 
 
 def _draw_accuracies(axes: Axes, ranking: Sequence[Summary], setting: Setting) -> None:
     """Draw the error on a reversed log axis, which separates 98 from 99 %; label the accuracy."""
     smallest = 0.5 / setting.test_examples
-    for place, (track, *_) in enumerate(ranking):
-        error = np.maximum(1 - track.test_accuracy, smallest)
-        _draw_curve(axes, track, track.evaluated_at, error, place)
-    axes.axhline(max(1 - setting.accuracy_goal, smallest), **_GOAL_LINE)
-    _format_axes(axes, "test accuracy (log of the error)")
-    axes.set_yscale("log")
-    axes.invert_yaxis()
-    axes.yaxis.set_major_locator(FixedLocator([1 - tick for tick in _ACCURACY_TICKS]))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{100 * (1 - error):.4g} %"))
+    for row, summary in enumerate(ranking):
+        finished = summary.track.test_accuracy[~summary.track.diverged, -1]
+        errors = np.maximum(1 - finished, smallest)
+        if errors.size:
+            mean, std = np.mean(errors), np.std(errors, ddof=1) if errors.size > 1 else 0.0
+            ends = np.clip([mean - std, mean + std], errors.min(), errors.max())
+            axes.plot(ends, [row, row], color=_style(summary.track)["color"], linewidth=1.4)
+            _draw_row(axes, row, summary, float(mean), errors)
+    drawn = np.concatenate([line.get_xdata() for line in axes.lines] or [[smallest, 1.0]])
+    low, high = np.min(drawn), np.max(drawn)
+    margin = max((high / low) ** _MARGIN, 1.05)
+    axes.set_xlim(high * margin, low / margin)
+    axes.set_xscale("log")
+    worst, best = (100 * (1 - error) for error in axes.get_xlim())
+    ticks = next(
+        (x for x in _ACCURACY_TICKS if np.sum((worst <= x) & (x <= best)) >= 2),
+        _ACCURACY_TICKS[-1],
+    )
+    axes.xaxis.set_major_locator(FixedLocator((1 - ticks / 100).tolist()))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{100 * (1 - error):.4g}"))
+    _format_rows(axes, "final test accuracy, %", ranking, "mean")
+
+
+def _draw_steps(axes: Axes, ranking: Sequence[Summary], setting: Setting) -> None:
+    """Draw the steps to the accuracy goal, of each seed and their median."""
+    for row, summary in enumerate(ranking):
+        steps = summary.steps_to_accuracy
+        median = float(np.median(steps))
+        if math.isfinite(median):
+            _draw_row(axes, row, summary, median, steps[np.isfinite(steps)])
+        else:
+            words = {"fontsize": style.FONT_SIZE, "color": "0.35"}
+            where = axes.get_yaxis_transform()
+            axes.text(0.5, row, "never", **words, ha="center", va="center", transform=where)
+    drawn = np.concatenate([line.get_xdata() for line in axes.lines] or [[setting.budget.steps]])
+    axes.set_xlim(0, (1 + _MARGIN) * max(np.max(drawn), 1))
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    _format_rows(axes, f"steps to {100 * setting.accuracy_goal:.4g} %", ranking, "median")
+
+
+def _draw_row(axes: Axes, row: int, summary: Summary, middle: float, seeds: np.ndarray) -> None:
+    """Draw the numbers of the seeds, if there are several, and their mean or median."""
+    look = _style(summary.track)
+    if len(summary.track.diverged) > 1:
+        dots = {"color": look["color"], "marker": "o", "linestyle": "none"}
+        axes.plot(seeds, np.full(len(seeds), row), **dots, **_SEED)
+    axes.plot([middle], [row], color=look["color"], marker=look["marker"], markersize=8)
+
+
+def _format_rows(axes: Axes, title: str, ranking: Sequence[Summary], middle: str) -> None:
+    rows = len(ranking)
+    axes.set_title(title, fontsize=9, loc="left")
+    if len(ranking[0].track.diverged) > 1:
+        axes.set_xlabel(f"{middle}; dots: seeds", fontsize=style.FONT_SIZE)
+    axes.set_ylim(rows - 0.5, -0.5)
+    axes.set_yticks(range(rows), labels=[""] * rows)
+    axes.tick_params(axis="y", length=0)
+    style.format_axes(axes)
+    axes.spines["left"].set_visible(False)
+
+
+def _name_rows(axes: Axes, ranking: Sequence[Summary], setting: Setting) -> None:
+    """Name each method, with its place by the final train loss, its learning rate and its line."""
+    labels = [_score(place, s, setting) for place, s in enumerate(ranking, start=1)]
+    axes.set_yticklabels(labels, linespacing=1.1)
+    axes.tick_params(axis="y", pad=31)
+    for row, summary in enumerate(ranking):
+        sample = _KEY_ENDS, [row] * len(_KEY_ENDS)
+        where = axes.get_yaxis_transform()
+        look = {**_style(summary.track), **_LINE}
+        axes.plot(*sample, **look, markevery=[1], transform=where, clip_on=False)
 
 
 def _draw_rates(axes: Axes, ranking: Sequence[Summary], setting: Setting) -> None:
@@ -87,6 +158,7 @@ def _draw_rates(axes: Axes, ranking: Sequence[Summary], setting: Setting) -> Non
         _draw_curve(axes, track, np.arange(track.loss.shape[1]), track.learning_rate, place)
     _format_axes(axes, f"learning rate: {setting.decay}")
     axes.set_yscale("log")
+    style.use_plain_log_ticks(axes.yaxis)
 
 
 def _draw_curve(axes: Axes, track: Track, steps: np.ndarray, rows: np.ndarray, place: int) -> None:
@@ -109,32 +181,13 @@ def _draw_curve(axes: Axes, track: Track, steps: np.ndarray, rows: np.ndarray, p
         axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0, zorder=zorder - 1)
 
 
-def _draw_scoreboard(axes: Axes, ranking: Sequence[Summary], setting: Setting) -> None:
-    """Draw the legend, in the order of the ranking."""
-    lines = [Line2D([], [], **_style(track), **_LINE) for track, *_ in ranking]
-    labels = [_score(place, s, setting) for place, s in enumerate(ranking, start=1)]
-    axes.axis("off")
-    axes.legend(
-        [*lines, Line2D([], [], **_GOAL_LINE)],
-        [*labels, f"goal: {100 * setting.accuracy_goal:.4g} %"],
-        title="by final train loss",
-        loc="upper left",
-        alignment="left",
-        frameon=False,
-        borderpad=0,
-        borderaxespad=0,
-        handlelength=2.8,
-        fontsize=style.FONT_SIZE,
-        title_fontsize=9,
-    )
-
-
 def _score(place: int, summary: Summary, setting: Setting) -> str:
     entrant = summary.track.entrant
     label = f"{place}. {entrant.name}"
     if np.any(summary.track.diverged):
         label += " (diverged)"
-    return f"{label}\n    α = {entrant.learning_rate:.4g}" if setting.decay == "constant" else label
+    alpha = "α" if setting.decay == "constant" else "α₀"
+    return f"{label}\n{alpha} = {entrant.learning_rate:.4g}"
 
 
 def _style(track: Track) -> dict[str, Any]:

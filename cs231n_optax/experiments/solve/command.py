@@ -39,7 +39,9 @@ _PROBLEM = (
     f"The function: one of {', '.join(PROBLEMS)}. The two regressions are on all 1,437 training "
     "images of scikit-learn's digits, odd against even and all ten, with an L2 penalty."
 )
-_METHOD = f"The method: one of {', '.join(_ALL_METHODS)}."
+_METHOD = (
+    f"The method: one of {', '.join(_ALL_METHODS)}. newton_cg, as in Python, is understood, too."
+)
 _DIM = f"Number of variables of rosenbrock, 2 to {LARGEST_DIM}; 2 by default."
 _START = "The first point, a number for each variable; by default the usual one of the problem."
 _LEARNING_RATE = (

@@ -106,8 +106,8 @@ def _draw_path(axes: Axes, setting: Setting, landscape: Landscape, solution: Sol
     low, high = np.transpose([axes.get_xlim(), axes.get_ylim()])
     far = _FARTHEST_DRAWN * (high - low)
     path = np.clip(points[accepted], low - far, high + far)
-    named = {"label": "accepted point"} if len(_inside(axes, path)) else {}
-    axes.plot(*path.T, **_PATH, **named, zorder=4)
+    label = "accepted point" if len(_inside(axes, path)) else None
+    axes.plot(*path.T, **_PATH, label=label, zorder=4)
     _draw_marks(axes, points[~accepted], _REJECTED, "rejected trial", zorder=7)
     _draw_marks(axes, landscape.minimizers, _MINIMUM, "minimum", zorder=5)
     _draw_marks(axes, np.array([setting.start]), _START, "start", zorder=6)

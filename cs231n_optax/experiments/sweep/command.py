@@ -125,7 +125,7 @@ def sweep(
         num=_grid_size(num, len(ranges)) if search == "grid" else num,
         seed=(seed or 0) if search == "random" else None,
     )
-    _check_memory(setting, lane_batch)
+    _check_memory(setting, task, lane_batch)
     return _run(setting, task, out, lane_batch=lane_batch, quiet=quiet)
 
 
@@ -166,12 +166,12 @@ def _grid_size(num: int, num_ranges: int) -> int:
     return side**num_ranges
 
 
-def _check_memory(setting: Setting, lane_batch: int | None) -> None:
+def _check_memory(setting: Setting, task: Task, lane_batch: int | None) -> None:
     """Refuse a sweep that would hold more than 4 GiB."""
     budget = setting.budget
     lanes = f" and --lane-batch {lane_batch}" if lane_batch else ""
     catalog.check_memory(
-        setting,
+        task,
         budget,
         runs=min(setting.num, jax.device_count() * (lane_batch or 1)),
         records=setting.num * experiment.bytes_per_row(budget.steps, len(setting.ranges)),

@@ -27,7 +27,7 @@ _STYLES = {
 }
 _DOTS: dict[str, Any] = {"color": "0.25", "marker": "o", "markersize": 3, "linewidth": 0.9}
 _CROSS: dict[str, Any] = {"color": style.VERMILION, "marker": "x", "markersize": 5}
-_BEST: dict[str, Any] = {"marker": "*", "s": 190, "facecolors": "white", "edgecolors": "black"}
+_BEST: dict[str, Any] = {"marker": "*", "s": 190, "edgecolors": "black"}
 _SMALLEST = 1e-7  # smaller losses are drawn here: a log scale has no zero
 _CROSS_HEIGHT = 0.97  # of the axes
 _COLUMNS = 3
@@ -105,7 +105,7 @@ def heat_map(
     xscale: Scale = "log",
     yscale: Scale = "log",
 ) -> ScalarMappable:
-    """Draw a loss, on a log scale, over two hyperparameters; a star marks the best.
+    """Draw a loss, on a log scale, over two hyperparameters; the best is a star in its colour.
 
     A row is drawn as a tile if the rows form a full grid, and as a dot otherwise.
 
@@ -137,7 +137,8 @@ def heat_map(
         axes.plot(x[~finite], y[~finite], **_CROSS, linestyle="none", label="diverged")
     if finite.any():
         best = int(np.nanargmin(drawn))
-        axes.scatter(x[best], y[best], **_BEST, label="best", zorder=4)
+        at = [x[best]], [y[best]]
+        axes.scatter(*at, c=[drawn[best]], **colors, **_BEST, label="best", zorder=4)
     _format_axes(axes, xlabel, ylabel, xscale, yscale)
     return shades
 
@@ -184,7 +185,8 @@ def _draw_curve(
     )
     if np.isfinite(loss).any():
         best = int(np.nanargmin(loss))
-        axes.scatter(x[best], max(loss[best], _SMALLEST), **_BEST, label="best", zorder=4)
+        height = max(loss[best], _SMALLEST)
+        axes.scatter(x[best], height, facecolors="white", **_BEST, label="best", zorder=4)
 
 
 def _draw_map(axes: Axes, setting: Setting, result: SweepResult) -> None:
