@@ -216,8 +216,9 @@ def fit(
 
     Args:
       loss: ``loss(params, batch) -> scalar``, pure; or as above.
-      params: tree of floating or complex arrays. With ``state``, training continues from
-        ``state.params``, and ``params`` only has to be of the same tree.
+      params: tree of floating or complex arrays. Leaves that ``tx`` freezes, by
+        ``optax.partition`` and ``optax.set_to_zero``, may be integers. With ``state``, training
+        continues from ``state.params``, and ``params`` only has to be of the same tree.
       tx: an Optax transformation.
       data: a tree of arrays with one leading axis of n examples; or an iterator of batches (trees
         of arrays of one shape), whose end ends the run.

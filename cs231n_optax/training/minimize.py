@@ -39,7 +39,7 @@ class MinimizeResult(NamedTuple):
     Attributes:
       params: the last accepted point; with the status CONVERGED, the solution.
       value: scalar, the function there.
-      grad: the gradient there, the tree of the parameters.
+      grad: the gradient there, the tree of the parameters; zero for leaves that ``tx`` freezes.
       status: int32 scalar, a `Status`: CONVERGED, or the reason why the run ended.
       num_evals: int32 scalar, evaluations of the value and the gradient, always together.
         Evaluations of ``value_fn`` by ``tx``, as in Optax's line searches, are not counted.
@@ -198,7 +198,8 @@ def minimize(
 
     Args:
       fun: ``fun(x, *args) -> scalar``, differentiable.
-      x0: the starting point, a tree of floating or complex arrays.
+      x0: the starting point, a tree of floating or complex arrays. Leaves that ``tx`` freezes, by
+        ``optax.partition`` and ``optax.set_to_zero``, may be integers.
       tx: an Optax transformation: `lbfgs`, `bfgs`, `adam`, ... Its ``update`` receives ``value``,
         ``grad`` and ``value_fn``. If it rejects trial points, it also receives ``tolerance``, the
         largest ‖∇f‖∞ that would end the run.
@@ -303,8 +304,8 @@ def minimize(
     fixed = _tree.rest(moved, result.params)
 
     def value_of(moved: Any, inputs: tuple[Any, ...]) -> jax.Array:
-        fixed, *inputs = inputs
-        return _value_and_aux(problem._replace(inputs=inputs), _tree.fill(moved, fixed))[0]
+        x = _tree.fill(moved, inputs[0])
+        return _value_and_aux(problem._replace(inputs=inputs[1:]), x)[0]
 
     moved, value = _with_derivatives(value_of)(moved, result.value, (fixed, *inputs))
     return result._replace(params=_tree.fill(moved, fixed), value=value)
