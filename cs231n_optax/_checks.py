@@ -436,7 +436,7 @@ def not_traced(tree: Any) -> None:
 
 def may_compile(what: str, instead: str) -> None:
     """Refuse to run without compilation."""
-    if jax.config.jax_disable_jit:
+    if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
         raise RuntimeError(
             f"{what} compiles its program, which JAX_DISABLE_JIT (jax_disable_jit) forbids: unset "
             f"it, or {instead} to debug it"

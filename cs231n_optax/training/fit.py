@@ -217,7 +217,8 @@ def fit(
         ``state.params``, and ``params`` only has to be of the same tree.
       tx: an Optax transformation.
       data: a tree of arrays with one leading axis of n examples; or an iterator of batches (trees
-        of arrays of one shape), whose end ends the run.
+        of arrays of one shape), whose end ends the run. If they lie on a mesh with explicit axes,
+        the iterator's batches need `jax.set_mesh`, and so does `fit` under a transformation.
       steps: number of updates, >= 0. A Python integer.
       batch_size: examples per batch, 1 to n. The data are shuffled in each epoch by ``key``, and
         the n mod batch_size examples at its end are left out. None: every step sees all n, in
@@ -624,7 +625,8 @@ def _learning_rate(opt_state: optax.OptState) -> Any:
 
 def _no_number() -> float:
     """What stands where there is no number: NaN, or 0 while JAX looks for the origin of one."""
-    return 0.0 if jax.config.jax_debug_nans else math.nan
+    hunting = jax.config.jax_debug_nans  # pyright: ignore[reportAttributeAccessIssue]
+    return 0.0 if hunting else math.nan
 
 
 # After a chunk: all its rows at once. In the loop each of these scalars would be a kernel of its
@@ -669,7 +671,7 @@ def _warn_if_diverged(end: FitState) -> None:
     step = int(end.nonfinite_step)
     if step >= 0:
         message = (
-            f"the loss was not finite at step {step}, which ended the run: the parameters returned "
-            "are those of the last finite loss. A smaller learning rate may help"
+            f"the loss was not finite at step {step}, which ended the run; the parameters returned "
+            "are those of the last finite loss, or the first ones. A smaller learning rate may help"
         )
         warnings.warn(message, DivergenceWarning, stacklevel=3)
