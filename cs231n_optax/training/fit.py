@@ -596,21 +596,26 @@ def _objective(settings: Settings, state: FitState, batch: Any) -> Callable[[Any
     The key and the model state depend on the batches used up and not on the steps, so that all
     trials of a batch see one function.
     """
-    named = _model_state_by_name(state)
+    key = {}
     if settings.needs_key:
-        key = jax.random.fold_in(state.key, LOSS_STREAM)
-        named["key"] = jax.random.fold_in(key, state.batch)
+        stream = jax.random.fold_in(state.key, LOSS_STREAM)
+        key["key"] = jax.random.fold_in(stream, state.batch)
 
     def objective(params: Any) -> Any:
-        out = settings.loss(params, batch, **named)
+        out = settings.loss(params, batch, **key, **_model_state_by_name(state))
         return _checks.loss_output(out, model_state=state.model_state, has_aux=settings.has_aux)
 
     return objective
 
 
 def _model_state_by_name(state: FitState) -> dict[str, Any]:
-    """The keyword argument of a loss or an evaluation, if there is a model state."""
-    return {} if state.model_state is None else {"model_state": state.model_state}
+    """The keyword argument of a loss or an evaluation, if there is a model state.
+
+    Its containers are new, so that a loss may write into them, as NNX does.
+    """
+    if state.model_state is None:
+        return {}
+    return {"model_state": jax.tree.map(lambda x: x, state.model_state)}
 
 
 def _select(condition: jax.Array, on_true: Any, on_false: Any) -> Any:

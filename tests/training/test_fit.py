@@ -658,6 +658,20 @@ class TestNetworks:
         value, _ = dropout_loss(result.params, DATA, key=key, model_state=STATISTICS)
         np.testing.assert_allclose(optax.tree.get(result.state, "value"), value, rtol=1e-6)
 
+    def test_a_loss_may_write_into_its_model_state(self):
+        def counting(params, batch, *, model_state):
+            model_state["count"] += 1
+            return loss(params, batch), model_state
+
+        first = {"count": jnp.int32(0)}
+        for tx in (ADAM, co.lbfgs()):
+            result = co.fit(counting, PARAMS, tx, DATA, steps=3, chunk_size=2, model_state=first)
+            assert result.model_state["count"] >= 1
+            assert first["count"] == 0
+        assert co.fit(counting, PARAMS, ADAM, DATA, steps=3, model_state=first).model_state == {
+            "count": 3
+        }
+
     def test_any_arrays_make_a_model_state(self):
         """Keys as those of NNX, booleans, narrow numbers, nothing at all."""
         first = {"key": jax.random.split(KEY, 2), "flag": True, "half": jnp.float16(1), "none": {}}
