@@ -274,6 +274,7 @@ ERRORS = [
     ("fit: callback", lambda: fit(callback=3), TypeError, "callback"),
     ("fit: evaluate", lambda: fit(evaluate="loss"), TypeError, "evaluate"),
     ("fit: evaluation", lambda: fit(evaluate=lambda x: {"a": "good"}), TypeError, "evaluation['a']"),
+    ("fit: no key for the loss", lambda: fit(needs_key=True), ValueError, "key"),
     ("fit: no state", lambda: fit(state=()), TypeError, "state"),
     ("fit: state of another method", lambda: fit(tx=MOMENTUM, state=fit().state), ValueError, "state"),
     ("fit: state of another tree", lambda: fit(params={"a": X}, state=fit().state), ValueError, "params"),
@@ -315,6 +316,7 @@ ERRORS = [
     ("state_sharding: a spec", lambda: co.state_sharding(SGD, X, PartitionSpec()), TypeError, "shardings"),
     ("state_sharding: other tree", lambda: co.state_sharding(SGD, X, {"a": ON_ONE}), ValueError, "shardings"),
     ("state_sharding: rank", lambda: co.state_sharding(SGD, jnp.ones(()), NamedSharding(jax.make_mesh((1,), ("d",)), PartitionSpec("d"))), ValueError, "params"),
+    ("state_sharding: a key", lambda: co.state_sharding(SGD, {"k": KEY}, ON_ONE), TypeError, "parameter['k']"),
     ("state_sharding: two meshes", lambda: co.state_sharding(SGD, [X, X], [ON_ONE, SingleDeviceSharding(jax.devices()[1])]), ValueError, "shardings"),
     ("state_sharding: uneven", lambda: co.state_sharding(SGD, {"b": X}, {"b": NamedSharding(jax.make_mesh((2,), ("d",)), PartitionSpec("d"))}), ValueError, "params['b']"),
     # Sweeps.
@@ -432,6 +434,7 @@ def test_error(call, error, name):
     assert raised.type is error
 
 
+@pytest.mark.filterwarnings("ignore::cs231n_optax.DivergenceWarning")
 @pytest.mark.parametrize(
     ("call", "expected"), [row[1:] for row in RESULTS], ids=[row[0] for row in RESULTS]
 )

@@ -270,7 +270,7 @@ def regression(params, batch):
 X = np.random.default_rng(0).standard_normal((24, 4)).astype(np.float32)
 EXAMPLES = {"x": X, "y": X[:, 0] - X[:, 1]}
 FIRST = {"w": jnp.full(4, 0.1), "b": jnp.zeros(())}
-OPTIONS = {"steps": 5, "batch_size": 8, "key": jax.random.key(0), "chunk_size": 3}
+OPTIONS = {"steps": 5, "batch_size": 8, "key": jax.random.key(0), "chunk_size": 5}
 
 
 class TestFitOnAnExplicitMesh:

@@ -221,7 +221,8 @@ def fit(
         continues from ``state.params``, and ``params`` only has to be of the same tree.
       tx: an Optax transformation.
       data: a tree of arrays with one leading axis of n examples; or an iterator of batches (trees
-        of arrays of one shape), whose end ends the run.
+        of arrays of one shape), whose end ends the run. If they lie on a mesh with explicit axes,
+        the iterator's batches need `jax.set_mesh`, and so does `fit` under a transformation.
       steps: number of updates, >= 0. A Python integer.
       batch_size: examples per batch, 1 to n. The data are shuffled in each epoch by ``key``, and
         the n mod batch_size examples at its end are left out. None: every step sees all n, in
@@ -601,21 +602,26 @@ def _objective(settings: Settings, state: FitState, batch: Any) -> Callable[[Any
     The key and the model state depend on the batches used up and not on the steps, so that all
     trials of a batch see one function.
     """
-    named = _model_state_by_name(state)
+    key = {}
     if settings.needs_key:
-        key = jax.random.fold_in(state.key, LOSS_STREAM)
-        named["key"] = jax.random.fold_in(key, state.batch)
+        stream = jax.random.fold_in(state.key, LOSS_STREAM)
+        key["key"] = jax.random.fold_in(stream, state.batch)
 
     def objective(params: Any) -> Any:
-        out = settings.loss(params, batch, **named)
+        out = settings.loss(params, batch, **key, **_model_state_by_name(state))
         return _checks.loss_output(out, model_state=state.model_state, has_aux=settings.has_aux)
 
     return objective
 
 
 def _model_state_by_name(state: FitState) -> dict[str, Any]:
-    """The keyword argument of a loss or an evaluation, if there is a model state."""
-    return {} if state.model_state is None else {"model_state": state.model_state}
+    """The keyword argument of a loss or an evaluation, if there is a model state.
+
+    Its containers are new, so that a loss may write into them, as NNX does.
+    """
+    if state.model_state is None:
+        return {}
+    return {"model_state": jax.tree.map(lambda x: x, state.model_state)}
 
 
 def _select(condition: jax.Array, on_true: Any, on_false: Any) -> Any:
@@ -630,7 +636,12 @@ def _learning_rate(opt_state: optax.OptState) -> Any:
 
 def _no_number() -> float:
     """What stands where there is no number: NaN, or 0 while JAX looks for the origin of one."""
+<<<<<<< HEAD
     return 0.0 if jax.config.values["jax_debug_nans"] else math.nan
+=======
+    hunting = jax.config.jax_debug_nans  # pyright: ignore[reportAttributeAccessIssue]
+    return 0.0 if hunting else math.nan
+>>>>>>> fit
 
 
 # After a chunk: all its rows at once. In the loop each of these scalars would be a kernel of its
@@ -675,7 +686,7 @@ def _warn_if_diverged(end: FitState) -> None:
     step = int(end.nonfinite_step)
     if step >= 0:
         message = (
-            f"the loss was not finite at step {step}, which ended the run: the parameters returned "
-            "are those of the last finite loss. A smaller learning rate may help"
+            f"the loss was not finite at step {step}, which ended the run; the parameters returned "
+            "are those of the last finite loss, or the first ones. A smaller learning rate may help"
         )
         warnings.warn(message, DivergenceWarning, stacklevel=3)

@@ -96,6 +96,32 @@ class TestMembers:
         assert len({tuple(row) for row in orders}) == M
         np.testing.assert_array_equal(np.sort(orders), np.tile(np.arange(8.0), (M, 1)))
 
+    def test_with_keys_model_states_and_aux(self):
+        def noisy(params, batch, *, key, model_state):
+            noise = jax.random.normal(key, batch["x"].shape)
+            value = loss(params, batch | {"x": batch["x"] + 0.1 * noise})
+            return value, (model_state + batch["x"].mean(0), jax.random.key_data(key))
+
+        options = {"needs_key": True, "model_state": jnp.zeros(D), "has_aux": True}
+
+        @jax.jit
+        def alone(i):
+            init_key, batch_key = jax.random.split(jax.random.fold_in(KEY, i))
+            return co.fit(
+                noisy, init(init_key), TX, DATA, steps=12, batch_size=5, key=batch_key, **options
+            )
+
+        together = co.fit_members(
+            noisy, init, TX, DATA, num_members=M, steps=12, batch_size=5, key=KEY, **options
+        )
+        for i in range(M):
+            result, ours = alone(i), member((together.params, together.model_state), i)
+            assert_close(ours, (result.params, result.model_state), **ROUNDING)
+            np.testing.assert_array_equal(together.history.aux[i], result.history.aux)
+        assert (
+            len({tuple(row) for row in np.asarray(together.history.aux).reshape(-1, 2)}) == 12 * M
+        )
+
     @pytest.mark.parametrize(
         ("num_members", "at_once"),
         [(M, 1), (M + 1, 2)],

@@ -1,6 +1,7 @@
 """`fit` against hand-written loops, and what it promises at the edges."""
 
 import functools
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +33,33 @@ fit = functools.partial(co.fit, loss, PARAMS, ADAM, DATA, batch_size=16, key=KEY
 def fitted(steps):
     """A plain run, once for all tests."""
     return fit(steps=steps)
+
+
+def dropout_loss(params, batch, *, key, model_state):
+    """Dropout, running statistics, and what a test wants to see of a step as metrics."""
+    kept = jax.random.bernoulli(key, 0.8, batch["x"].shape)
+    value = loss(params, {**batch, "x": jnp.where(kept, batch["x"] - model_state["mean"][None], 0)})
+    mean = 0.9 * model_state["mean"] + 0.1 * jnp.mean(batch["x"], axis=0)
+    seen = {"key": jax.random.key_data(key), "x": batch["x"], "before": model_state["mean"]}
+    return value, ({"mean": mean, "count": model_state["count"] + 1}, seen)
+
+
+STATISTICS = {"mean": jnp.full(D, 0.5), "count": jnp.int32(0)}
+ALL_THREE = {"needs_key": True, "model_state": STATISTICS, "has_aux": True}
+fit_network = functools.partial(
+    co.fit, dropout_loss, PARAMS, ADAM, DATA, batch_size=16, key=KEY, **ALL_THREE
+)
+
+
+@functools.cache
+def fitted_network():
+    """30 steps, once for all tests."""
+    return fit_network(steps=30)
+
+
+def where_it_was(params, batch, *, model_state):
+    """A loss whose model state is the point at which it was evaluated."""
+    return loss(params, batch), params
 
 
 def ids_seen(result):
@@ -94,9 +122,12 @@ class TestResults:
 
     @pytest.mark.parametrize("options", [{}, {"callback": lambda history: None}])
     def test_zero_steps(self, options):
-        result = fit(steps=0, **options)
+        result = fit_network(steps=0, evaluate=lambda params, model_state: params, **options)
         assert_same_bits(result.params, PARAMS)
-        assert result.history.loss.shape == (0,)
+        history = result.history
+        assert history.loss.shape == (0,)
+        assert history.aux["x"].shape == (0, 16, D)
+        assert history.evaluation["w"].shape == (0, D)
 
     def test_an_iterator_without_batches(self):
         result = co.fit(loss, PARAMS, ADAM, iter(()), steps=5)
@@ -295,6 +326,114 @@ class TestStopping:
             np.concatenate([history.loss for history in chunks]), fitted(20).history.loss
         )
 
+    def test_a_traced_run_that_ends_is_silent(self):
+        def run(rate):
+            return co.fit(loss, PARAMS, co.sgd(rate), DATA, steps=150).state.nonfinite_step
+
+        assert jax.jit(run)(100.0) > 0
+
+    def test_warned_once_whatever_the_number_of_chunks(self):
+        with pytest.warns(co.DivergenceWarning) as warned:
+            co.fit(
+                loss, PARAMS, co.sgd(100.0), DATA, steps=150, chunk_size=5, callback=lambda _: None
+            )
+        assert len(warned) == 1
+
+
+class TestCallbacks:
+    def test_hears_what_the_run_would_return_if_it_ended_there(self):
+        heard = []
+        result = fit_network(steps=30, chunk_size=10, callback=heard.append)
+        for progress, steps in zip(heard, (10, 20, 30), strict=True):
+            expected = fit_network(steps=steps)
+            assert progress.num_steps == 30
+            assert_same_bits(progress.params, expected.params)
+            assert_same_bits(progress.state._replace(key=None), expected.state._replace(key=None))
+        rows = [progress.aux for progress in heard]
+        assert_same_bits(jax.tree.map(lambda *x: np.concatenate(x), *rows), result.history.aux)
+        resumed = fit_network(steps=10, state=heard[1].state)
+        assert_same_bits(resumed.params, result.params)
+
+    def test_of_a_line_search_the_accepted_point(self):
+        heard = []
+        co.fit(where_it_was, PARAMS, co.lbfgs(), DATA, steps=6, chunk_size=1, model_state=PARAMS,
+               callback=heard.append)  # fmt: skip
+        for progress in heard:
+            assert_same_bits(progress.params, progress.state.model_state)
+            assert_same_bits(progress.params, co.accepted_params(progress.state))
+
+    def test_state_holds_the_batches_of_an_iterator_that_are_not_used_up(self):
+        def batches():
+            return ({"id": np.array([float(i)])} for i in range(100))
+
+        heard, data = [], batches()
+        run = functools.partial(co.fit, by_id, jnp.zeros(()), stubborn())
+        whole = run(data, steps=15, chunk_size=4, callback=heard.append)
+        used = int(heard[0].state.batch) + len(heard[0].state.pending)
+        data = itertools.islice(batches(), used, None)
+        rest = run(data, steps=11, state=heard[0].state)
+        np.testing.assert_array_equal(ids_seen(rest), ids_seen(whole)[4:])
+
+    def test_keeps_the_best_parameters_and_stops_early(self):
+        best, patience = (np.inf, None), 2
+
+        def callback(progress):
+            nonlocal best, patience
+            value = float(progress.evaluation[-1])
+            if value < best[0]:
+                best, patience = (value, progress.params), 2
+            else:
+                patience -= 1
+            return patience == 0
+
+        tx = co.sgd(lambda step: jnp.where(step < 20, 0.1, -0.2))  # descends, then ascends
+        result = co.fit(loss, PARAMS, tx, DATA, steps=1000, chunk_size=10, callback=callback,
+                        evaluate=lambda params: loss(params, DATA))  # fmt: skip
+        assert result.state.step == 40
+        assert_same_bits(best[1], co.fit(loss, PARAMS, tx, DATA, steps=20).params)
+
+    def test_an_exception_comes_out_as_itself(self):
+        class OwnError(Exception):
+            pass
+
+        error = OwnError("here")
+
+        def callback(progress):
+            raise error
+
+        with pytest.raises(OwnError) as raised:
+            fit(steps=20, callback=callback)
+        assert raised.value is error
+
+
+class TestFlags:
+    def run(self, **options):
+        return co.fit(loss, PARAMS, co.sgd(0.1), DATA, steps=3, batch_size=16, key=KEY, **options)
+
+    def test_debug_nans(self):
+        """A run without a NaN passes, and one with a NaN is found."""
+        with jax.debug_nans(True):
+            found = self.run(chunk_size=2)
+            jitted = jax.jit(lambda: self.run().history)()
+            with pytest.raises(FloatingPointError):
+                co.fit(lambda x, batch: jnp.log(x) + 0 * batch[0, 0], -1.0, co.sgd(0.1), X, steps=2)
+        np.testing.assert_array_equal(found.history.learning_rate, 0)
+        np.testing.assert_allclose(jitted.loss, found.history.loss, rtol=1e-6)
+        assert_close(found.params, self.run().params, rtol=1e-6)
+
+    @pytest.mark.parametrize(
+        "flag",
+        [jax.disable_jit, functools.partial(jax.numpy_rank_promotion, "raise")],
+        ids=["disable_jit", "rank_promotion"],
+    )
+    def test_others(self, flag):
+        expected = fit_network(steps=1)
+        with flag():
+            found = fit_network(steps=1, callback=lambda progress: None)
+            none = fit_network(steps=0)
+        assert_close(found.params, expected.params, rtol=1e-5)
+        assert none.history.aux["x"].shape == (0, 16, D)
+
 
 class Stubborn(NamedTuple):
     trial: Any
@@ -353,33 +492,6 @@ class TestTrials:
         for bad, stopped in ((0.0, -1), (1.0, -1), (2.0, 2)):
             result = co.fit(poison(bad), jnp.zeros(()), stubborn(), jnp.zeros(1), steps=6)
             assert result.state.nonfinite_step == stopped
-
-
-def dropout_loss(params, batch, *, key, model_state):
-    """Dropout, running statistics, and what a test wants to see of a step as metrics."""
-    kept = jax.random.bernoulli(key, 0.8, batch["x"].shape)
-    value = loss(params, {**batch, "x": jnp.where(kept, batch["x"] - model_state["mean"], 0)})
-    mean = 0.9 * model_state["mean"] + 0.1 * jnp.mean(batch["x"], axis=0)
-    seen = {"key": jax.random.key_data(key), "x": batch["x"], "before": model_state["mean"]}
-    return value, ({"mean": mean, "count": model_state["count"] + 1}, seen)
-
-
-STATISTICS = {"mean": jnp.full(D, 0.5), "count": jnp.int32(0)}
-ALL_THREE = {"needs_key": True, "model_state": STATISTICS, "has_aux": True}
-fit_network = functools.partial(
-    co.fit, dropout_loss, PARAMS, ADAM, DATA, batch_size=16, key=KEY, **ALL_THREE
-)
-
-
-@functools.cache
-def fitted_network():
-    """30 steps, once for all tests."""
-    return fit_network(steps=30)
-
-
-def where_it_was(params, batch, *, model_state):
-    """A loss whose model state is the point at which it was evaluated."""
-    return loss(params, batch), params
 
 
 class TestNetworks:
@@ -545,6 +657,20 @@ class TestNetworks:
         key = jax.random.wrap_key_data(result.history.aux["key"][0])
         value, _ = dropout_loss(result.params, DATA, key=key, model_state=STATISTICS)
         np.testing.assert_allclose(optax.tree.get(result.state, "value"), value, rtol=1e-6)
+
+    def test_a_loss_may_write_into_its_model_state(self):
+        def counting(params, batch, *, model_state):
+            model_state["count"] += 1
+            return loss(params, batch), model_state
+
+        first = {"count": jnp.int32(0)}
+        for tx in (ADAM, co.lbfgs()):
+            result = co.fit(counting, PARAMS, tx, DATA, steps=3, chunk_size=2, model_state=first)
+            assert result.model_state["count"] >= 1
+            assert first["count"] == 0
+        assert co.fit(counting, PARAMS, ADAM, DATA, steps=3, model_state=first).model_state == {
+            "count": 3
+        }
 
     def test_any_arrays_make_a_model_state(self):
         """Keys as those of NNX, booleans, narrow numbers, nothing at all."""

@@ -51,7 +51,42 @@ def result():
     return co.sweep(run, GRID, batch_size=2)
 
 
+def dropout(hparams):
+    """A run with dropout, a model state and metrics."""
+
+    def with_dropout(params, batch, *, key, model_state):
+        kept = jax.random.bernoulli(key, 1 - hparams["rate"], batch["x"].shape)
+        value = loss(params, batch | {"x": jnp.where(kept, batch["x"], 0)})
+        return value, (model_state + jnp.mean(kept), jnp.mean(kept))
+
+    result = co.fit(
+        with_dropout,
+        jnp.zeros(3),
+        co.sgd(0.1),
+        DATA,
+        steps=20,
+        batch_size=8,
+        key=jax.random.key(hparams["seed"]),
+        needs_key=True,
+        model_state=jnp.zeros(()),
+        has_aux=True,
+    )
+    return {"params": result.params, "sum": result.model_state, "kept": result.history.aux}
+
+
 class TestRows:
+    def test_of_fits_with_keys_model_states_and_aux(self):
+        result = co.sweep(dropout, {"rate": [0.0, 0.5], "seed": [0, 1]}, batch_size=1)
+        kept = result.outputs["kept"]
+        np.testing.assert_array_equal(kept[:2], 1)
+        np.testing.assert_allclose(kept[2:].mean(axis=1), 0.5, atol=0.1)
+        np.testing.assert_allclose(result.outputs["sum"], kept.sum(axis=1), rtol=1e-5)
+        assert np.any(kept[2] != kept[3])
+        run_alone = jax.jit(dropout)
+        for row in range(4):
+            alone = run_alone({name: column[row] for name, column in result.hparams.items()})
+            np.testing.assert_allclose(result.outputs["params"][row], alone["params"], rtol=1e-4)
+
     def test_a_grid_is_every_combination_the_last_name_fastest(self, result):
         rates, rhos = result.hparams["learning_rate"], result.hparams["rho"]
         assert list(result.hparams) == ["learning_rate", "rho"]
@@ -159,11 +194,29 @@ class TestRows:
         assert [report.num_finished for report in reports] == [0, 2, 4, 6, 7]
         assert reports[2].result.hparams["x"].tolist() == [0, 1, 2, 3]
         assert reports[2].result.outputs.tolist() == [0, 1, 2, 3]
+        assert {report.num_rows for report in reports} == {7}
         assert_same_bits(reports[-1].result, result)
 
+<<<<<<< HEAD
     def test_it_is_compiled_even_if_jit_is_disabled(self, result, tmp_path):
         with jax.disable_jit():
             assert_same_bits(co.sweep(run, GRID, batch_size=2, path=tmp_path), result)
+=======
+    def test_an_exception_of_the_callback_comes_out_as_itself(self):
+        error = LookupError("of a callback")
+
+        def callback(progress):
+            if progress.num_finished:
+                raise error
+
+        with pytest.raises(LookupError) as raised:
+            co.sweep(lambda h: h["x"], {"x": range(7)}, batch_size=1, callback=callback)
+        assert raised.value is error
+
+    def test_without_compilation_it_is_refused(self):
+        with jax.disable_jit(), pytest.raises(RuntimeError, match="JAX_DISABLE_JIT"):
+            co.sweep(lambda h: h["x"], {"x": [1.0]})
+>>>>>>> fit
 
     def test_timed_batch_sizes_each_do_their_share(self):
         reports = []
