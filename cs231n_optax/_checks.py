@@ -526,18 +526,6 @@ def not_traced(tree: Any) -> None:
 # Sweeps.
 
 
-<<<<<<< HEAD
-=======
-def may_compile(what: str, instead: str) -> None:
-    """Refuse to run without compilation."""
-    if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
-        raise RuntimeError(
-            f"{what} compiles its program, which JAX_DISABLE_JIT (jax_disable_jit) forbids: unset "
-            f"it, or {instead} to debug it"
-        )
-
-
->>>>>>> fit
 def sweep_output(output: Any) -> None:
     """A tree of arrays of numbers, by their shapes and dtypes."""
     for key, leaf in jax.tree.leaves_with_path(output):

@@ -636,12 +636,7 @@ def _learning_rate(opt_state: optax.OptState) -> Any:
 
 def _no_number() -> float:
     """What stands where there is no number: NaN, or 0 while JAX looks for the origin of one."""
-<<<<<<< HEAD
     return 0.0 if jax.config.values["jax_debug_nans"] else math.nan
-=======
-    hunting = jax.config.jax_debug_nans  # pyright: ignore[reportAttributeAccessIssue]
-    return 0.0 if hunting else math.nan
->>>>>>> fit
 
 
 # After a chunk: all its rows at once. In the loop each of these scalars would be a kernel of its

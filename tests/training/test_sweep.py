@@ -197,11 +197,10 @@ class TestRows:
         assert {report.num_rows for report in reports} == {7}
         assert_same_bits(reports[-1].result, result)
 
-<<<<<<< HEAD
     def test_it_is_compiled_even_if_jit_is_disabled(self, result, tmp_path):
         with jax.disable_jit():
             assert_same_bits(co.sweep(run, GRID, batch_size=2, path=tmp_path), result)
-=======
+
     def test_an_exception_of_the_callback_comes_out_as_itself(self):
         error = LookupError("of a callback")
 
@@ -213,10 +212,6 @@ class TestRows:
             co.sweep(lambda h: h["x"], {"x": range(7)}, batch_size=1, callback=callback)
         assert raised.value is error
 
-    def test_without_compilation_it_is_refused(self):
-        with jax.disable_jit(), pytest.raises(RuntimeError, match="JAX_DISABLE_JIT"):
-            co.sweep(lambda h: h["x"], {"x": [1.0]})
->>>>>>> fit
 
     def test_timed_batch_sizes_each_do_their_share(self):
         reports = []
