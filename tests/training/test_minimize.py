@@ -429,6 +429,12 @@ class TestTrees:
             solve = jax.jit(lambda x, c: co.minimize(bowl, x, TRANSFORMATIONS[name], args=(c,)))
             assert status_of(solve(X0, jnp.ones(3))) == Status.CONVERGED
 
+    def test_strict_promotion_with_a_callback_and_a_budget_that_is_a_float(self):
+        with jax.numpy_dtype_promotion("strict"):
+            solve = functools.partial(co.minimize, bowl, X0, SGD, callback=lambda p: None)
+            for max_evals in (2.5, 3e0):
+                assert solve(max_evals=max_evals).num_evals == 3
+
 
 @functools.cache
 def batch_solver(name):
