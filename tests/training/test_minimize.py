@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -717,6 +718,14 @@ class TestProgress:
         assert caught.traceback[-1].name == "fail"
         assert len(calls) == 3
         assert status_of(co.minimize(bowl, X0, DESCENT)) == Status.CONVERGED
+
+    def test_ctrl_c(self):
+        def interrupt(progress):
+            if progress.num_evals == 3:
+                signal.raise_signal(signal.SIGINT)
+
+        with pytest.raises(KeyboardInterrupt):
+            co.minimize(bowl, X0, DESCENT, callback=interrupt)
 
     def test_exceptions_under_jit_are_errors_of_jax(self):
         def fail(progress):
