@@ -389,7 +389,7 @@ def trial_evaluation(
 def evaluations(name: str, value: Any) -> Any:
     """A number > 0 of evaluations; a Python number beyond int32 becomes the largest int32."""
     value = positive(name, value)
-    return value if isinstance(value, jax.Array) else min(value, MAX_INT)
+    return value if isinstance(value, jax.Array) else min(math.ceil(value), MAX_INT)
 
 
 def further_arguments(name: str, value: Any) -> tuple[Any, ...]:

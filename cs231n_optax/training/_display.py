@@ -23,7 +23,7 @@ MAX_LEAVES = 4  # of a tree shown one by one
 def minimize_text(result: Any) -> str:
     """A `MinimizeResult`."""
     rows: dict[str, str] = {}
-    if is_readable(result.status):
+    if is_readable(result.status) and np.isin(result.status, list(Status)).all():
         rows = {
             "message": result.message,
             "success": array(result.success),
@@ -115,14 +115,15 @@ def _status_text(status: np.ndarray) -> str:
 
 def fit_text(result: Any) -> str:
     """A `FitResult`."""
-    rows = {"params": tree(result.params)}
+    rows: dict[str, str] = {}
     if is_readable(result.state.nonfinite_step):
-        rows = {"message": _fit_message(result), **rows}
+        rows["message"] = _fit_message(result)
+    rows["params"] = tree(result.params)
     for name, values in result.history._asdict().items():
-        if name != "step" and values is not None:
-            rows[f"history.{name}"] = _course(values)
-    rows["state"] = state(result.state)
-    return table(rows)
+        text = None if name == "step" or values is None else _course(values)
+        if text is not None:
+            rows[f"history.{name}"] = text
+    return table(rows | {"state": state(result.state)})
 
 
 def _fit_message(result: Any) -> str:
@@ -136,14 +137,14 @@ def _fit_message(result: Any) -> str:
     return f"{result.history.step.size} steps, {steps} in all."
 
 
-def _course(values: Any) -> str:
-    """A column of the history: its first and its last number, and the least."""
+def _course(values: Any) -> str | None:
+    """A column of the history: its first and its last number, and the least; None without any."""
     if not (is_readable(values) and values.ndim == 1 and values.size > MAX_SIZE):
         return tree(values)
     values = np.asarray(values)
     numbers = values[np.isfinite(values)]
     if not numbers.size:
-        return f"{brief(values)}, none finite"
+        return None
     first, last, least = map(array, (numbers[0], numbers[-1], numbers.min()))
     return f"{brief(values)}, from {first} to {last}, at least {least}"
 

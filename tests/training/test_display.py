@@ -102,6 +102,7 @@ class TestMinimize:
         assert "float32[2]" not in str(jax.device_get(result))
         for leaf in (None, "text", jax.random.key(0), lambda: 0):
             assert rows(str(jax.tree.map(lambda _: leaf, result)))  # noqa: B023
+        assert rows(str(jax.tree.map(lambda x: 100 * x, result)))
         result.value.delete()
         assert rows(str(result))["value"] == "float32[]"
 
@@ -198,6 +199,7 @@ class TestFit:
         shown = rows(str(result))
         assert shown["message"] == "200 steps, 200 in all."
         assert shown["params"].startswith(f"b: {float(result.params['b']):.6g}, w: ")
+        assert "history.learning_rate" not in shown  # which this state does not hold
         first, last, least = re.search(
             r"\[200\], from (\S+) to (\S+), at least (\S+)", shown["history.loss"]
         ).groups()

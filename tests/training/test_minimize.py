@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -429,6 +430,12 @@ class TestTrees:
             solve = jax.jit(lambda x, c: co.minimize(bowl, x, TRANSFORMATIONS[name], args=(c,)))
             assert status_of(solve(X0, jnp.ones(3))) == Status.CONVERGED
 
+    def test_strict_promotion_with_a_callback_and_a_budget_that_is_a_float(self):
+        with jax.numpy_dtype_promotion("strict"):
+            solve = functools.partial(co.minimize, bowl, X0, SGD, callback=lambda p: None)
+            for max_evals in (2.5, 3e0):
+                assert solve(max_evals=max_evals).num_evals == 3
+
 
 @functools.cache
 def batch_solver(name):
@@ -711,6 +718,14 @@ class TestProgress:
         assert caught.traceback[-1].name == "fail"
         assert len(calls) == 3
         assert status_of(co.minimize(bowl, X0, DESCENT)) == Status.CONVERGED
+
+    def test_ctrl_c(self):
+        def interrupt(progress):
+            if progress.num_evals == 3:
+                signal.raise_signal(signal.SIGINT)
+
+        with pytest.raises(KeyboardInterrupt):
+            co.minimize(bowl, X0, DESCENT, callback=interrupt)
 
     def test_exceptions_under_jit_are_errors_of_jax(self):
         def fail(progress):
