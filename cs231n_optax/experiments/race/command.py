@@ -137,7 +137,7 @@ def _check_memory(setting: Setting, task: Task) -> None:
         task,
         budget,
         records=methods * budget.seeds * budget.steps * experiment.BYTES_PER_STEP,
-        request=f"--steps {budget.steps} with --seeds {budget.seeds} and {methods} methods",
+        request=f"--steps {budget.steps} with --seeds {budget.seeds} and {methods} method{'s' * (methods > 1)}",
     )
     if tuning is not None:
         catalog.check_memory(
