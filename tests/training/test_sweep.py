@@ -1,5 +1,6 @@
 """`sweep`: rows against their single runs, what is saved, and what is refused."""
 
+import io
 import json
 import os
 import pathlib
@@ -160,6 +161,10 @@ class TestRows:
         assert reports[2].result.outputs.tolist() == [0, 1, 2, 3]
         assert_same_bits(reports[-1].result, result)
 
+    def test_it_is_compiled_even_if_jit_is_disabled(self, result, tmp_path):
+        with jax.disable_jit():
+            assert_same_bits(co.sweep(run, GRID, batch_size=2, path=tmp_path), result)
+
     def test_timed_batch_sizes_each_do_their_share(self):
         reports = []
 
@@ -220,6 +225,41 @@ print(json.dumps(stories))
 """
 
 
+def rewritten(change):
+    """A damage: the arrays of the archive, changed and written without a checksum."""
+
+    def damage(content):
+        with np.load(io.BytesIO(content)) as archive:
+            arrays = dict(archive)
+        change(arrays)
+        np.savez(buffer := io.BytesIO(), **arrays)
+        return buffer.getvalue()
+
+    return damage
+
+
+def with_huge_header(content):
+    """The first output claims 10**12 elements."""
+    start = content.index(b"'shape': (2,)", content.index(b"output0.npy"))
+    return content[:start] + b"'shape': (1000000000000,)" + content[start + 25 :]
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "no archive": lambda content: b"no archive",
+    "half": lambda content: content[: len(content) // 2],
+    "no checksum": rewritten(lambda arrays: None),
+    "other values": rewritten(lambda arrays: arrays.update(output0=arrays["output0"][::-1])),
+    "other shape": rewritten(lambda arrays: arrays.update(output0=arrays["output0"][:1])),
+    "no rows": rewritten(lambda arrays: arrays.pop("rows")),
+    "no output": rewritten(lambda arrays: arrays.pop("output0")),
+    "no fingerprint": rewritten(lambda arrays: arrays.pop("fingerprint")),
+    "wrong rows": rewritten(lambda arrays: arrays.update(rows=np.array([2, 99]))),
+    "rows twice": rewritten(lambda arrays: arrays.update(rows=np.array([2, 2]))),
+    "huge header": with_huge_header,
+}
+
+
 class TestSaved:
     def test_a_finished_batch_is_not_computed_again_after_kill_9(self, tmp_path):
         stories = {  # when it is killed, and the rows that it computes
@@ -266,19 +306,63 @@ class TestSaved:
         assert result.outputs.tolist() == expected
         assert co.sweep(run, grid, path=str(tmp_path)).outputs.tolist() == expected
 
-    @pytest.mark.parametrize("damage", [b"", b"no archive", None])
+    @pytest.mark.parametrize("damage", DAMAGES)
     def test_a_broken_file_is_computed_again(self, tmp_path, damage):
         def run(hparams):
             return hparams["x"].astype(jnp.bfloat16)
 
-        co.sweep(run, {"x": [1.0, 2.0, 3.0, 4.0]}, batch_size=1, path=tmp_path)
+        grid = {"x": [1.0, 2.0, 3.0, 4.0]}
+        whole = co.sweep(run, grid, batch_size=1, path=tmp_path)
         file = tmp_path / "rows-000002.npz"
-        whole = file.read_bytes()
-        file.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
-        outputs = co.sweep(run, {"x": [1.0, 2.0, 3.0, 4.0]}, batch_size=1, path=tmp_path).outputs
-        assert outputs.tolist() == [1, 2, 3, 4]
-        assert outputs.dtype == jnp.bfloat16
-        assert np.load(file)["rows"].tolist() == [2, 3]
+        content = file.read_bytes()
+        file.write_bytes(DAMAGES[damage](content))
+        with pytest.warns(RuntimeWarning, match=str(file)) as warned:
+            again = co.sweep(run, grid, batch_size=2, path=tmp_path)
+        assert len(warned) == 1
+        assert warned[0].filename == __file__
+        assert_same_bits(again, whole)
+        assert file.read_bytes() == content
+        assert_same_bits(co.sweep(run, grid, path=tmp_path), whole)
+
+    def test_every_byte_is_checked(self, tmp_path):
+        grid = {"x": [1.0, 2.0]}
+        whole = co.sweep(square, grid, batch_size=1, path=tmp_path)
+        (file,) = tmp_path.iterdir()
+        content = file.read_bytes()
+        for i in np.random.default_rng(0).permutation(len(content))[:40]:
+            file.write_bytes(content[:i] + bytes([content[i] ^ 255]) + content[i + 1 :])
+            with pytest.warns(RuntimeWarning, match=str(file)):
+                assert_same_bits(co.sweep(square, grid, batch_size=1, path=tmp_path), whole)
+
+    def test_two_sweeps_do_not_write_to_one_folder(self, tmp_path):
+        refused = []
+
+        def start_another(progress):
+            with pytest.raises(BlockingIOError, match=str(tmp_path)):
+                co.sweep(square, {"x": [1.0, 2.0]}, path=tmp_path)
+            refused.append(progress.num_finished)
+
+        co.sweep(square, {"x": [1.0, 2.0]}, batch_size=1, path=tmp_path, callback=start_another)
+        assert refused == [0, 2]
+
+    def test_what_a_killed_sweep_left_is_removed(self, tmp_path):
+        left, *others = (
+            ".rows-000004.npz.a1b2_c3d.cs231n_optax.tmp",
+            ".rows-000004.npz.tmp",
+            ".rows-mine.tmp",
+            ".rows-mine.npz.a1b2_c3d.cs231n_optax.tmp",
+        )
+        others += ["rows-mine.npz"]
+        for name in (left, *others):
+            (tmp_path / name).mkdir()
+        (tmp_path / left / "rows-000004.npz").write_text("half of it")
+        co.sweep(square, {"x": [1.0, 2.0]}, path=tmp_path)
+        names = {path.name for path in tmp_path.iterdir()}
+        assert names == {*others, "rows-000000.npz", *(names & {"rows-000002.npz"})}
+        (tmp_path / left).mkdir()
+        with pytest.raises(ValueError, match="another sweep"):  # which changes nothing
+            co.sweep(square, {"x": [1.0, 3.0]}, path=tmp_path)
+        assert (tmp_path / left).exists()
 
     def test_another_sweep_in_the_folder_is_refused(self, tmp_path):
         numbers = np.arange(3.0)

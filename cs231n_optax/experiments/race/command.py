@@ -1,6 +1,5 @@
 """The command ``race``: its options, and their errors."""
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -10,11 +9,10 @@ from typing import Annotated, Any
 import jax
 import typer
 
-from cs231n_optax.experiments import catalog, files, options
+from cs231n_optax.experiments import catalog, files, interrupts, options
 from cs231n_optax.experiments.catalog import DECAYS, HIGHEST_RATE, LOWEST_RATE, METHODS
 from cs231n_optax.experiments.console import consoles, print_written
-from cs231n_optax.experiments.errors import INTERRUPTED, InputError, complain
-from cs231n_optax.experiments.interrupts import Interrupts
+from cs231n_optax.experiments.errors import InputError, complain
 from cs231n_optax.experiments.options import count, option
 from cs231n_optax.experiments.race import experiment, report
 from cs231n_optax.experiments.race.experiment import Entrant, Setting, Summary, Tuning
@@ -153,35 +151,35 @@ def _check_memory(setting: Setting, task: Task) -> None:
 def _run(setting: Setting, task: Task, folder: Path, *, quiet: bool) -> int:
     """Tune if asked, race, report and write; after Ctrl-C, what has finished."""
     out, err = consoles(quiet=quiet)
-    with Interrupts() as interrupts:
-        if setting.tuning is not None:
-            with report.TuningBar(setting, err) as bar:
-                setting = _tuned(setting, task, interrupts.checking(bar.update))
-        report.introduce(setting, out)
-        summaries: list[Summary] = []
-        with contextlib.suppress(KeyboardInterrupt), report.Bars(setting, err) as bars:
-            for method in setting.learning_rates:
-                advance = interrupts.checking(bars.begin(method))
-                track = experiment.run(_entrant(method, setting), task, setting.budget, advance)
-                summaries.append(experiment.summarize(track, setting.accuracy_goal))
-                bars.end(summaries[-1])
-            interrupts.ignore()
-        if not summaries:
-            raise KeyboardInterrupt
-        finished = [summary.track.entrant.name for summary in summaries]
-        unfinished = [method for method in setting.learning_rates if method not in finished]
-        ranking = experiment.rank(summaries)
-        try:
-            report.write(folder, setting, ranking, unfinished)
-        finally:
-            report.conclude(setting, ranking, out)
+    interrupts.begin()
+    if setting.tuning is not None:
+        with report.TuningBar(setting, err) as bar:
+            setting = _tuned(setting, task, interrupts.checking(bar.update))
+    report.introduce(setting, out)
+    summaries: list[Summary] = []
+    with interrupts.suppressed(), report.Bars(setting, err) as bars:
+        for method in setting.learning_rates:
+            advance = interrupts.checking(bars.begin(method))
+            track = experiment.run(_entrant(method, setting), task, setting.budget, advance)
+            summaries.append(experiment.summarize(track, setting.accuracy_goal))
+            bars.end(summaries[-1])
+        interrupts.finish()
+    if not summaries:
+        raise KeyboardInterrupt
+    finished = [summary.track.entrant.name for summary in summaries]
+    unfinished = [method for method in setting.learning_rates if method not in finished]
+    ranking = experiment.rank(summaries)
+    try:
+        report.write(folder, setting, ranking, unfinished)
+    finally:
+        report.conclude(setting, ranking, out)
     print_written(out, folder, report.FILES)
     if unfinished:
         complain(
             f"interrupted; finished and written: {', '.join(finished)}; "
             f"not finished: {', '.join(unfinished)}"
         )
-        return INTERRUPTED
+        return interrupts.exit_status()
     return 0
 
 

@@ -11,7 +11,14 @@ from rich.console import Console
 
 from cs231n_optax.experiments import console as terminal
 from cs231n_optax.experiments.console import print_lines
-from cs231n_optax.experiments.files import environment, number, write_csv, write_json, write_png
+from cs231n_optax.experiments.files import (
+    environment,
+    new_results,
+    number,
+    write_csv,
+    write_json,
+    write_png,
+)
 from cs231n_optax.experiments.race.experiment import Progress, Setting, Spread, Summary, Track
 from cs231n_optax.experiments.race.picture import picture
 from cs231n_optax.experiments.sweep.experiment import is_end_of_range
@@ -153,16 +160,16 @@ def verdict(ranking: Sequence[Summary]) -> str:
 def write(
     folder: Path, setting: Setting, ranking: Sequence[Summary], unfinished: Sequence[str]
 ) -> None:
-    """Write race.csv, race.json and race.png, each of them whole or not at all.
+    """Write race.csv, race.json and race.png together.
 
     The ranking has the methods that finished; ``unfinished`` names those that were interrupted.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     recorded = ("batch_loss", "learning_rate", "grad_norm", "train_loss", "test_accuracy")
     columns = ("method", "seed", "step", *recorded)
-    write_csv(folder / CSV, columns, (row for s in ranking for row in _rows(s.track)))
-    write_json(folder / JSON, _document(setting, ranking, unfinished))
-    write_png(folder / PICTURE, picture(setting, ranking, unfinished))
+    with new_results(folder, FILES) as new:
+        write_csv(new / CSV, columns, (row for s in ranking for row in _rows(s.track)))
+        write_png(new / PICTURE, picture(setting, ranking, unfinished))
+        write_json(new / JSON, _document(setting, ranking, unfinished))
 
 
 def _headings(setting: Setting) -> tuple[str, ...]:

@@ -9,11 +9,10 @@ import optax
 import typer
 
 from cs231n_optax import _checks
-from cs231n_optax.experiments import catalog, files, options
+from cs231n_optax.experiments import catalog, files, interrupts, options
 from cs231n_optax.experiments.catalog import LARGEST_DIM, MEMORY_SIZE, METHODS, PROBLEMS, SEARCHES
 from cs231n_optax.experiments.console import consoles, print_written
 from cs231n_optax.experiments.errors import InputError
-from cs231n_optax.experiments.interrupts import Interrupts
 from cs231n_optax.experiments.options import count, flag, one_of, option
 from cs231n_optax.experiments.solve import experiment, report
 from cs231n_optax.experiments.solve.experiment import Setting
@@ -173,15 +172,15 @@ def _run(
 ) -> int:
     """Solve, report and write."""
     out, err = consoles(quiet=quiet)
+    interrupts.begin()
     report.introduce(setting, out)
-    with Interrupts() as interrupts:
-        with report.Bar(setting, err) as bar:
-            solution = experiment.run(landscape, tx, setting, interrupts.checking(bar.update))
-            interrupts.ignore()
-        bar.end(solution)
-        try:
-            names = report.write(folder, setting, landscape, solution)
-        finally:
-            report.conclude(setting, solution, out)
+    with report.Bar(setting, err) as bar:
+        solution = experiment.run(landscape, tx, setting, interrupts.checking(bar.update))
+        interrupts.finish()
+    bar.end(solution)
+    try:
+        names = report.write(folder, setting, landscape, solution)
+    finally:
+        report.conclude(setting, solution, out)
     print_written(out, folder, names)
     return 0

@@ -11,7 +11,14 @@ from rich.console import Console
 
 from cs231n_optax.experiments import console as terminal
 from cs231n_optax.experiments.console import print_lines
-from cs231n_optax.experiments.files import environment, number, write_csv, write_json, write_png
+from cs231n_optax.experiments.files import (
+    environment,
+    new_results,
+    number,
+    write_csv,
+    write_json,
+    write_png,
+)
 from cs231n_optax.experiments.solve.experiment import Setting, Solution, Track
 from cs231n_optax.experiments.solve.picture import picture
 from cs231n_optax.globalization.trial import Status
@@ -85,20 +92,19 @@ def conclude(setting: Setting, solution: Solution, console: Console) -> None:
 
 
 def write(folder: Path, setting: Setting, landscape: Landscape, solution: Solution) -> list[str]:
-    """Write solve.csv, solve.json and the picture, each whole or not at all.
+    """Write solve.csv, solve.json and the picture together.
 
     The picture is path.png in two dimensions and curves.png in others. An older one of the other
     name, which belongs to another solve, is removed. Return the names of the files that were
     written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     planar = len(setting.start) == 2
     columns = ("evaluation", "accepted", "value", "grad_norm", *("x", "y") * planar)
-    write_csv(folder / CSV, columns, _csv_rows(solution.track))
-    write_json(folder / JSON, _document(setting, solution))
-    name, other = (PATH, CURVES) if planar else (CURVES, PATH)
-    write_png(folder / name, picture(setting, landscape, solution))
-    (folder / other).unlink(missing_ok=True)
+    name = PATH if planar else CURVES
+    with new_results(folder, FILES) as new:
+        write_csv(new / CSV, columns, _csv_rows(solution.track))
+        write_png(new / name, picture(setting, landscape, solution))
+        write_json(new / JSON, _document(setting, solution))
     return [CSV, JSON, name]
 
 

@@ -10,11 +10,10 @@ from typing import Annotated, Any
 import jax
 import typer
 
-from cs231n_optax.experiments import catalog, files, options
+from cs231n_optax.experiments import catalog, files, interrupts, options
 from cs231n_optax.experiments.catalog import DECAYS, HYPERPARAMETERS, METHODS
 from cs231n_optax.experiments.console import consoles, print_written
-from cs231n_optax.experiments.errors import INTERRUPTED, InputError, complain
-from cs231n_optax.experiments.interrupts import Interrupts
+from cs231n_optax.experiments.errors import InputError, complain
 from cs231n_optax.experiments.options import count, minibatch_method, option
 from cs231n_optax.experiments.sweep import experiment, report
 from cs231n_optax.experiments.sweep.experiment import Range, Setting, grid_side
@@ -190,39 +189,37 @@ def _run(setting: Setting, task: Task, folder: Path, *, lane_batch: int | None, 
         hyperparameters = {**setting.fixed, **hparams}
         return catalog.make_swept_method(setting.method, setting.decay, hyperparameters)
 
-    with Interrupts() as interrupts, report.Bar(setting, err) as bar:
+    def update(progress: SweepProgress) -> None:
+        nonlocal num_finished
+        if num_finished is None:
+            report.introduce(setting, progress.num_finished, rows, out)
+        num_finished = progress.num_finished
+        bar.update(progress)
 
-        def update(progress: SweepProgress) -> None:
-            nonlocal num_finished
-            if num_finished is None:
-                report.introduce(setting, progress.num_finished, rows, out)
-            num_finished = progress.num_finished
-            bar.update(progress)
-
-        try:
-            with _refusing_another_sweep(rows):
-                result = experiment.run(
-                    make,
-                    task,
-                    setting,
-                    path=rows,
-                    batch_size=lane_batch,
-                    progress=interrupts.checking(update),
-                )
-            interrupts.ignore()
-        except KeyboardInterrupt:
-            if not num_finished:
-                raise
-            complain(
-                f"interrupted; {num_finished} of {setting.num} configurations are finished and "
-                f"kept in {rows}: the same command goes on from there"
-            )
-            return INTERRUPTED
-        bar.stop()
-        try:
-            report.write(folder, setting, result)
-        finally:
-            report.conclude(setting, result, out)
+    interrupts.begin()
+    result = None
+    with interrupts.suppressed(), report.Bar(setting, err) as bar, _refusing_another_sweep(rows):
+        result = experiment.run(
+            make,
+            task,
+            setting,
+            path=rows,
+            batch_size=lane_batch,
+            progress=interrupts.checking(update),
+        )
+        interrupts.finish()
+    if result is None:
+        if not num_finished:
+            raise KeyboardInterrupt
+        complain(
+            f"interrupted; {num_finished} of {setting.num} configurations are finished and "
+            f"kept in {rows}: the same command goes on from there"
+        )
+        return interrupts.exit_status()
+    try:
+        report.write(folder, setting, result)
+    finally:
+        report.conclude(setting, result, out)
     print_written(out, folder, report.FILES)
     return 0
 
@@ -235,4 +232,8 @@ def _refusing_another_sweep(rows: Path) -> Iterator[None]:
         raise InputError(
             f"{rows} belongs to another sweep: other options, other data or another version of "
             "JAX; give another --out, or remove that folder"
+        ) from error
+    except BlockingIOError as error:
+        raise InputError(
+            f"another sweep to {rows} is running: wait for its end, or give another --out"
         ) from error

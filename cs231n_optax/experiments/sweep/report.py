@@ -10,7 +10,7 @@ from rich.console import Console
 
 from cs231n_optax.experiments import console as terminal
 from cs231n_optax.experiments.console import print_lines
-from cs231n_optax.experiments.files import environment, number, write_json, write_png
+from cs231n_optax.experiments.files import environment, new_results, number, write_json, write_png
 from cs231n_optax.experiments.sweep.experiment import (
     Range,
     Setting,
@@ -73,10 +73,11 @@ def conclude(setting: Setting, result: SweepResult, console: Console) -> None:
 
 
 def write(folder: Path, setting: Setting, result: SweepResult) -> None:
-    """Write sweep.csv, sweep.json and sweep.png, each of them whole or not at all."""
-    write_csv(result, folder / CSV)
-    write_json(folder / JSON, _document(setting, result))
-    write_png(folder / PICTURE, picture(setting, result))
+    """Write sweep.csv, sweep.json and sweep.png together."""
+    with new_results(folder, FILES) as new:
+        write_csv(result, new / CSV)
+        write_png(new / PICTURE, picture(setting, result))
+        write_json(new / JSON, _document(setting, result))
 
 
 def _search(setting: Setting) -> str:
