@@ -287,7 +287,8 @@ def check_memory(task: Task, budget: Budget, *, runs: int = 1, records: int, req
     numbers = 4 * parameters + batch + len(examples) + 3 * budget.steps
     try:
         _checks.fits_in_memory(
-            f"{request}: a model of {parameters} parameters takes arrays",
+            f"{request}: a model of {parameters} parameters with --batch-size {budget.batch_size} "
+            "takes arrays",
             runs * budget.seeds * 4 * numbers + records,
             "make one of them smaller",
         )

@@ -91,8 +91,8 @@ def no_race(monkeypatch):
         (["--steps", 5000 * "1"], f"and < 2^31, got '{40 * '1'}'"),
         (
             ["--steps", str(2**31 - 1)],
-            "--steps 2147483647 with --seeds 2 and 2 methods: a model of 8 parameters takes arrays "
-            "of 154,618,823,160 bytes, more than 4,294,967,296",
+            "--steps 2147483647 with --seeds 2 and 2 methods: a model of 8 parameters with "
+            "--batch-size 8 takes arrays of 154,618,823,160 bytes, more than 4,294,967,296",
         ),
         (["--seeds", "2000000000"], "--seeds 2000000000 and 2 methods: a model of 8 parameters"),
         (["--tune", "2000000000"], "--tune 2000000000 with --steps 4: a model of 8 parameters"),

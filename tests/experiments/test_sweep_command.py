@@ -134,7 +134,8 @@ def test_what_varies_and_what_is_fixed(options, columns, fixed, start, tmp_path,
         (["--method", "lion"], "--method: invalid choice: 'lion'"),
         (
             ["--num", "50000000"],
-            "--num 50000000 with --steps 4, --seeds 1: a model of 8 parameters takes arrays of ",
+            "--num 50000000 with --steps 4, --seeds 1: a model of 8 parameters with --batch-size 8 "
+            "takes arrays of ",
         ),
         (["--num", "9", "--steps", str(2**31 - 1)], "bytes, more than 4,294,967,296"),
         (["--seeds", "2000000000", "--lane-batch", "9"], "--seeds 2000000000 and --lane-batch 9: "),

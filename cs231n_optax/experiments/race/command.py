@@ -131,11 +131,12 @@ def _check_memory(setting: Setting, task: Task) -> None:
     """Refuse a race that would hold more than 4 GiB; the records of all methods are kept."""
     budget, tuning = setting.budget, setting.tuning
     methods = len(setting.learning_rates)
+    racing = "1 method" if methods == 1 else f"{methods} methods"
     catalog.check_memory(
         task,
         budget,
         records=methods * budget.seeds * budget.steps * experiment.BYTES_PER_STEP,
-        request=f"--steps {budget.steps} with --seeds {budget.seeds} and {methods} methods",
+        request=f"--steps {budget.steps} with --seeds {budget.seeds} and {racing}",
     )
     if tuning is not None:
         catalog.check_memory(
