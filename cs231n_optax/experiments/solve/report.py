@@ -36,6 +36,8 @@ _MEANINGS = {
         "it met values that are not finite, or found no better ones; try another --start "
         "or, if the method has one, a smaller --learning-rate"
     ),
+    Status.UNBOUNDED: "the function seems to have no lower bound",
+    Status.SADDLE: "the gradient is small, and the curvature is negative in some direction",
     Status.BUDGET: (
         "the evaluations are used up; try more --max-evals, a larger --tol or another method"
     ),
