@@ -212,7 +212,6 @@ class TestRows:
             co.sweep(lambda h: h["x"], {"x": range(7)}, batch_size=1, callback=callback)
         assert raised.value is error
 
-
     def test_timed_batch_sizes_each_do_their_share(self):
         reports = []
 
