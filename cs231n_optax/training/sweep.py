@@ -62,7 +62,7 @@ class SweepProgress(NamedTuple):
 
     num_finished: int
     result: SweepResult
-    num_rows: int
+    num_rows: int = 0
 
 
 class Settings(NamedTuple):

@@ -470,6 +470,7 @@ class TestFit:
             with pytest.raises(ValueError, match="the state is that of a fit with"):
                 self.fit(steps=2, averaging=second, state=state)
 
+    @pytest.mark.filterwarnings("ignore::cs231n_optax.DivergenceWarning")
     @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, 1e5])
     def test_a_run_that_diverges_keeps_a_finite_average(self, bad):
         """Parameters that give a non-finite loss have been averaged, but for what is not finite."""
