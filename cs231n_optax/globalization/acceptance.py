@@ -22,6 +22,7 @@ from cs231n_optax.globalization.trial import (
     RUNNING,
     SADDLE,
     STALLED,
+    UNBOUNDED,
     Progress,
     Trial,
     scalars_of,
@@ -30,6 +31,7 @@ from cs231n_optax.globalization.trial import (
 MAX_REISSUES = 4  # of a trial that the parameters did not reach
 MAX_ULPS = 8  # by which the parameters may miss the trial point
 PATIENCE = 20  # accepted steps without a new best value or gradient
+VALUE_FACTOR = 100  # tolerance of the predicted decrease / relative tolerance of the gradient
 NOISE = 10  # rises up to NOISE · ε |f(x₀)| may be rounding noise, see `noise`
 
 
@@ -39,6 +41,7 @@ class Answer(enum.IntEnum):
     TRY = 0  # rejected; the search goes on
     ACCEPT = 1
     FAIL = 2  # rejected; the search has given up
+    UNBOUNDED = 3  # accepted; the value falls as far as the search can go
 
 
 class Evaluation(NamedTuple):
@@ -125,6 +128,8 @@ def decide(
     *,
     may_restart: bool,
     model_is_finite: jax.typing.ArrayLike = True,
+    tol: jax.typing.ArrayLike = 0.0,
+    atol: jax.typing.ArrayLike = 0.0,
 ) -> tuple[Trial, Decision]:
     """Accept or reject a trial point, and update the record.
 
@@ -134,6 +139,8 @@ def decide(
       answer: an `Answer`. At the first point, which no search has chosen, it is not used.
       may_restart: whether the search restarts after its first failure at an anchor.
       model_is_finite: bool scalar, whether the first point is usable apart from value and gradient.
+      tol: see `has_converged`.
+      atol: see `has_converged`.
 
     Returns:
       The next record, and the decision. A run that has ended decides nothing.
@@ -146,6 +153,8 @@ def decide(
             answer,
             may_restart=may_restart,
             model_is_finite=model_is_finite,
+            tol=tol,
+            atol=atol,
         ),
         scalars_of(old),
     )
@@ -163,6 +172,8 @@ def _decide_scalars(
     *,
     may_restart: bool,
     model_is_finite: jax.typing.ArrayLike,
+    tol: jax.typing.ArrayLike,
+    atol: jax.typing.ArrayLike,
 ) -> tuple[Trial, Decision]:
     """`decide`, but for the trees of the record."""
     first, before = old.num_evals == 0, old.progress
@@ -171,7 +182,8 @@ def _decide_scalars(
 
     # No search has chosen the first point. It is accepted if it is finite.
     is_finite = model_is_finite & jnp.isfinite(value) & jnp.isfinite(grad_norm)
-    accept = jnp.where(first, is_finite, answer == Answer.ACCEPT)
+    endless = ~first & at_trial_point & (answer == Answer.UNBOUNDED)
+    accept = jnp.where(first, is_finite, endless | (answer == Answer.ACCEPT))
     failed = jnp.where(first, ~is_finite, answer == Answer.FAIL)
 
     # If the parameters did not reach the trial point, their value says nothing about it.
@@ -189,12 +201,13 @@ def _decide_scalars(
     idle_steps = jnp.where(better, 0, before.idle_steps + accept.astype(jnp.int32))
 
     # The status. A later condition overrides an earlier one.
-    converged = accept & (grad_norm == 0) & old.may_stop
-    status = jnp.where(converged, jnp.where(old.saddle, SADDLE, CONVERGED), old.status)
-    status = jnp.where(idle_steps >= PATIENCE, STALLED, status)
+    fell = ~first & ~better & (before.fell | (value == -jnp.inf))
+    status = jnp.where(idle_steps >= PATIENCE, jnp.where(fell, UNBOUNDED, STALLED), old.status)
     change = jnp.abs(value - old.anchor_value)
     level = ~first & (change <= noise_floor(old.anchor_value, noise(before)))
-    status = jnp.where(failed & ~restart, jnp.where(level, STALLED, FAILED), status)
+    failure = jnp.where(fell, UNBOUNDED, jnp.where(level, STALLED, FAILED))
+    status = jnp.where(failed & ~restart, failure, status)
+    status = jnp.where(endless, UNBOUNDED, status)
     status = jnp.where(reissues > MAX_REISSUES, MISPLACED, status)
 
     # The noise allowance: this decrease, or half of the old allowance if that is larger.
@@ -206,7 +219,7 @@ def _decide_scalars(
 
     moves_anchor = accept | first
     num_evals: Any = optax.safe_increment(old.num_evals)
-    trial = old._replace(
+    new = old._replace(
         anchor_value=jnp.where(moves_anchor, value, old.anchor_value),
         grad_norm=jnp.where(moves_anchor, grad_norm, old.grad_norm),
         accepted=accept,
@@ -218,18 +231,45 @@ def _decide_scalars(
             reissues=reissues,
             idle_steps=idle_steps,
             start_value=jnp.where(first, jnp.abs(value), before.start_value),
+            start_grad_norm=jnp.where(first, grad_norm, before.start_grad_norm),
+            fell=fell,
             noise_allowance=jnp.where(accept, allowance, before.noise_allowance),
             best_value=least(value, before.best_value),
             best_grad_norm=least(grad_norm, before.best_grad_norm),
         ),
     )
-    return trial, Decision(
+    converged = jnp.where(old.saddle, SADDLE, CONVERGED)
+    new = new._replace(status=jnp.where(has_converged(new, tol, atol), converged, status))
+    return new, Decision(
         accept=accept,
         restart=restart,
         moves_anchor=moves_anchor,
         is_start=~before.has_stepped,
         decrease=decrease,
     )
+
+
+def has_converged(trial: Trial, tol: jax.typing.ArrayLike, atol: jax.typing.ArrayLike) -> jax.Array:
+    """Whether the last update has accepted a point where a run may end.
+
+    There the gradient is within `gradient_tolerance`. With unit = max(1, ‖∇f(x₀)‖∞), the predicted
+    decrease, if it is known, is at most 100 (tol + atol / unit) (1 + |f(x)|), since a huge gradient
+    at x₀ makes the first condition weak. A zero gradient needs neither.
+
+    It reads scalars only, for `fused_if`.
+    """
+    start = trial.progress.start_grad_norm
+    tolerance, unit = gradient_tolerance(start, tol, atol), jnp.maximum(start, 1)
+    scale = VALUE_FACTOR * (tolerance / unit) * (1 + jnp.abs(trial.anchor_value))
+    small = (trial.grad_norm <= tolerance) & (trial.predicted_decrease <= scale)
+    return trial.accepted & trial.may_stop & (small | (trial.grad_norm == 0))
+
+
+def gradient_tolerance(
+    start: jax.Array, tol: jax.typing.ArrayLike, atol: jax.typing.ArrayLike
+) -> jax.Array:
+    """The largest ‖∇f‖∞ that ends a run: atol + tol · max(1, ‖∇f(x₀)‖∞), from ‖∇f(x₀)‖∞."""
+    return jnp.asarray(atol, start.dtype) + jnp.asarray(tol, start.dtype) * jnp.maximum(start, 1)
 
 
 def noise(progress: Progress) -> jax.Array:

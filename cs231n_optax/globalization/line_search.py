@@ -15,6 +15,7 @@ import optax
 from cs231n_optax import _checks, _tree
 from cs231n_optax._batching import fused_if
 from cs231n_optax.globalization.acceptance import (
+    Answer,
     Decision,
     Evaluation,
     check_evaluation,
@@ -26,6 +27,9 @@ from cs231n_optax.globalization.trial import RUNNING, Trial, first_trial, next_c
 from cs231n_optax.globalization.wolfe import wolfe
 
 METHOD = "a line search"
+SHORTEST_FIRST, LONGEST_FIRST = 1e-3, 1e2  # bounds on a step along -g, relative to the parameters
+LEAP = 100.0  # growth of a step that changes nothing
+MIN_ULPS = 300  # by which a step after a failed search moves a parameter
 
 
 class LineSearchState(NamedTuple):
@@ -66,6 +70,8 @@ def with_line_search(
     search: Search = wolfe(),  # noqa: B008
     *,
     unit_step: bool = False,
+    tol: jax.typing.ArrayLike = 0.0,
+    atol: jax.typing.ArrayLike = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     """Add a line search to a direction, in the ordinary Optax loop.
 
@@ -77,11 +83,13 @@ def with_line_search(
     point, `accepted` tells whether the last update accepted its point, and `status` is one of
 
     - RUNNING;
-    - CONVERGED: a gradient was exactly zero (`minimize` also sets it, by its tolerance);
+    - CONVERGED: the gradient is zero, or within the tolerance;
     - STALLED: a search along steepest descent has failed too, with values equal to the anchor's
       up to rounding; or 20 accepted steps in a row improved neither the best value nor the best
       gradient;
     - FAILED: the first value was not finite, or both searches failed for another reason;
+    - UNBOUNDED: the value still falls at the longest step possible, or as far as it is not -∞. The
+      last accepted point is the lowest one that was evaluated on that line;
     - MISPLACED: five times in a row the parameters given to ``update`` were not where the last
       update sent them, because something after this transformation changes the updates.
 
@@ -101,7 +109,12 @@ def with_line_search(
       search: `wolfe` or `backtracking`.
       unit_step: whether the direction is scaled, as the directions of Newton's and quasi-Newton
         methods are. Then each search tries t = 1 first. Otherwise the first trial is the minimum
-        of the parabola that would repeat the last decrease, 2 (f - f_last) / φ′(0).
+        of the parabola that would repeat the last decrease, 2 (f - f_last) / φ′(0). The very first
+        trial has the length 1, within 10⁻³ to 10² times the largest |parameter|.
+      tol: relative tolerance: the run ends CONVERGED at an accepted point x with
+        ‖∇f(x)‖∞ <= atol + tol · max(1, ‖∇f(x₀)‖∞). Both >= 0, numbers or scalar arrays (may be
+        traced). With both 0, only a zero gradient ends it.
+      atol: absolute tolerance, see ``tol``.
 
     Returns:
       A transformation from gradients to the step to be added to the parameters. Nothing may
@@ -111,8 +124,8 @@ def with_line_search(
     Raises:
       TypeError: for an argument of another type; from ``init``, if a parameter is narrower than
         float32 or not floating; from ``update``, if ``value`` is missing or not a real scalar.
-      ValueError: from ``update``, if ``params`` are missing, or trees, shapes or dtypes differ from
-        those given to ``init``.
+      ValueError: if ``tol`` or ``atol`` is negative; from ``update``, if ``params`` are missing, or
+        trees, shapes or dtypes differ from those given to ``init``.
 
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp, numpy as np, optax
@@ -143,6 +156,7 @@ def with_line_search(
     inner = optax.with_extra_args_support(_checks.transformation("direction", direction))
     _checks.instance("search", search, Search, "wolfe(...) or backtracking(...)")
     unit_step = _checks.static_bool("unit_step", unit_step)
+    tol, atol = _checks.nonnegative("tol", tol), _checks.nonnegative("atol", atol)
 
     def init(params: optax.Params) -> LineSearchState:
         _checks.trial_params(METHOD, params)
@@ -172,7 +186,9 @@ def with_line_search(
         )
         # 2. Accept or reject the point, by the conditions of the search.
         search_state = _advance_search(search, state, evaluation)
-        trial, decision = decide(state.trial, evaluation, search_state.answer, may_restart=True)
+        trial, decision = decide(
+            state.trial, evaluation, search_state.answer, may_restart=True, tol=tol, atol=atol
+        )
         # 3. Turn to a new direction from a new anchor, or keep the line.
         line = _turn(inner, state, trial, decision, extra_args=extra_args)
         # 4. Propose the next trial: the first on a new line, or the next on the old one.
@@ -194,10 +210,22 @@ def with_line_search(
 def _advance_search(search: Search, state: LineSearchState, evaluation: Evaluation) -> Any:
     """The search after the evaluation at its step."""
     slope = _tree.vdot(evaluation.grads, state.direction)
+    trial, value = state.trial, evaluation.value
+
+    def advance(old: Any) -> tuple[Any, None]:
+        new = search.step(old, value, slope)
+        # As long as the value has never decreased, its scale is unknown. Then a step that changes
+        # neither the value nor the gradient is no failure, but too short.
+        unchanged = (value == trial.anchor_value) & (evaluation.grad_norm == trial.grad_norm)
+        is_short = unchanged & (old.step < np.sqrt(np.finfo(old.step.dtype).max) / LEAP)
+        too_short = is_short & (trial.progress.noise_allowance == 0) & (new.answer == Answer.FAIL)
+        return new._replace(
+            step=jnp.where(too_short, LEAP * old.step, new.step),
+            answer=jnp.where(too_short, jnp.int32(Answer.TRY), new.answer),
+        ), None
+
     search_state, _ = fused_if(
-        (state.trial.status == RUNNING) & evaluation.at_trial_point,
-        lambda search_state: (search.step(search_state, evaluation.value, slope), None),
-        state.search_state,
+        (trial.status == RUNNING) & evaluation.at_trial_point, advance, state.search_state
     )
     return search_state
 
@@ -232,7 +260,7 @@ def _turn(
     slope = _tree.vdot(trial.grad, ascent)
     descends = (slope > 0) & jnp.isfinite(slope)
     is_steepest = decision.is_start | restart | ~descends
-    scale = -1 / jnp.maximum(trial.grad_norm, _checks.SMALLEST_NORMAL)
+    scale = -1 / jnp.maximum(trial.grad_norm, np.finfo(trial.grad_norm.dtype).tiny)
 
     def leaf(g: jax.Array, u: jax.Array, d: jax.Array) -> jax.Array:
         new = jnp.where(is_steepest, g * _tree.cast(scale, g.dtype), -u)
@@ -256,15 +284,26 @@ def _propose(
 ) -> Any:
     """The search with its next step: restarted on a new line, or as it is."""
     slope = _tree.vdot(trial.grad, line.direction)
-    # A trial point farther away than √max could not be left again by adding an update.
-    max_step = np.sqrt(np.finfo(slope.dtype).max) / jnp.maximum(_tree.max_abs(line.direction), 1)
+    size = _tree.max_abs(trial.anchor_params)
+    info = np.finfo(slope.dtype)
+    # A trial point much farther away could not be left again by adding an update.
+    longest = jnp.clip(LONGEST_FIRST * size, np.sqrt(info.max), info.max / 8)
+    max_step = longest / jnp.maximum(_tree.max_abs(line.direction), info.tiny)
+    max_step = jnp.minimum(max_step, info.max)
 
-    def start_search(_: Any) -> tuple[Any, None]:
-        # Along d = -g / ‖g‖∞ this t is ‖g‖∞ / ‖g‖₂, so that the step has the length 1. After a
-        # failure it is no longer than the gradient.
-        descent = jnp.maximum(-slope, _checks.SMALLEST_NORMAL)
+    def start_search(old: Any) -> tuple[Any, None]:
+        # Along d = -g / ‖g‖∞ this t is ‖g‖∞ / ‖g‖₂, so that the step has the length 1, unless the
+        # parameters are of another order of magnitude.
+        descent = jnp.maximum(-slope, info.tiny)
         step = jnp.sqrt(trial.grad_norm / descent)
-        step = jnp.where(decision.restart, jnp.minimum(trial.grad_norm, step), step)
+        at_most = jnp.where(size > 0, LONGEST_FIRST * size, jnp.inf)
+        step = jnp.clip(step, SHORTEST_FIRST * size, at_most)
+        # After a failure it is no longer than the gradient, and shorter as the last trial was. But
+        # it moves the parameters, as long as the value has never decreased.
+        shorter = jnp.minimum(trial.grad_norm, jnp.minimum(old.step, 1) * step)
+        moving = jnp.maximum(shorter, MIN_ULPS * info.eps * size)
+        shorter = jnp.where(trial.progress.noise_allowance == 0, moving, shorter)
+        step = jnp.where(decision.restart, shorter, step)
         if unit_step:
             step = jnp.where(line.is_steepest, step, 1)
         else:

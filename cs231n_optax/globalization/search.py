@@ -15,7 +15,15 @@ import jax.numpy as jnp
 
 from cs231n_optax.globalization.acceptance import Answer
 
-__all__ = ["Answer", "Condition", "LinePoint", "Search", "cubic_minimum", "first_true"]
+__all__ = [
+    "Answer",
+    "Condition",
+    "LinePoint",
+    "Search",
+    "cubic_minimum",
+    "first_true",
+    "power_law_minimum",
+]
 
 
 class Condition(enum.IntEnum):
@@ -70,6 +78,21 @@ def cubic_minimum(a: LinePoint, b: LinePoint) -> jax.Array:
     d1 = a.slope + b.slope - 3 * (b.phi - a.phi) / width
     d2 = jnp.sign(width) * jnp.sqrt(d1 * d1 - a.slope * b.slope)
     return b.step - width * (b.slope + d2 - d1) / (b.slope - a.slope + 2 * d2)
+
+
+def power_law_minimum(a: LinePoint, b: LinePoint) -> jax.Array:
+    """The minimum of φ(a) + φ′(a) u + C uᵖ, by both values and slopes, as an offset u from a.
+
+    It finds the order of magnitude of the minimum, if that lies far below b. For a parabola it is
+    exact. With p < 2 it is the minimum of the parabola through both slopes.
+    """
+    width = b.step - a.step
+    steepening = b.slope - a.slope  # C p widthᵖ⁻¹
+    rise = b.phi - a.phi - a.slope * width  # C widthᵖ
+    p = width * steepening / rise
+    descends = (rise > 0) & (steepening > 0) & (p > 1)
+    root = jnp.power(-a.slope / steepening, 1 / jnp.maximum(p - 1, 1))
+    return jnp.where(descends, width * root, jnp.inf)
 
 
 def first_true(*cases: tuple[jax.Array, int], default: int) -> jax.Array:

@@ -56,6 +56,8 @@ class Progress(NamedTuple):
       reissues: int32, how often the current trial has been issued again.
       idle_steps: int32, accepted steps since the best value or gradient last improved.
       start_value: |f| at the first point.
+      start_grad_norm: ‖∇f‖∞ at the first point.
+      fell: bool, whether a value was -∞ since the best value or gradient last improved.
       noise_allowance: the last decreases, each halved at every accepted step since; the largest.
         It bounds the rises of the value that count as noise, see `noise`.
       best_value, best_grad_norm: the least of all accepted points.
@@ -66,6 +68,8 @@ class Progress(NamedTuple):
     reissues: jax.Array
     idle_steps: jax.Array
     start_value: jax.Array
+    start_grad_norm: jax.Array
+    fell: jax.Array
     noise_allowance: jax.Array
     best_value: jax.Array
     best_grad_norm: jax.Array
@@ -130,6 +134,8 @@ def first_trial(params: optax.Params) -> Trial:
             reissues=zero(jnp.int32),
             idle_steps=zero(jnp.int32),
             start_value=zero(),
+            start_grad_norm=zero(),
+            fell=zero(bool),
             noise_allowance=zero(),
             best_value=zero(),
             best_grad_norm=zero(),
@@ -340,6 +346,11 @@ def always_accepting(tx: optax.GradientTransformation) -> optax.GradientTransfor
             grad=updates,
             anchor_value=jnp.asarray(value).astype(old.anchor_value.dtype),
             grad_norm=grad_norm,
+            progress=old.progress._replace(
+                start_grad_norm=jnp.where(
+                    old.num_evals == 0, grad_norm, old.progress.start_grad_norm
+                )
+            ),
         )
         trial = _tree.select(accept | (old.num_evals == 0), here, old)
         trial = trial._replace(

@@ -22,6 +22,7 @@ from cs231n_optax.globalization.acceptance import (
     Evaluation,
     check_evaluation,
     decide,
+    gradient_tolerance,
     noise,
 )
 from cs231n_optax.globalization.search import LinePoint, first_true
@@ -121,7 +122,12 @@ class TrustRegionState(NamedTuple):
 
 
 def with_trust_region(
-    model: Model, line_minimum: Callable[[LinePoint, LinePoint], jax.Array], *, leave_saddles: bool
+    model: Model,
+    line_minimum: Callable[[LinePoint, LinePoint], jax.Array],
+    *,
+    leave_saddles: bool,
+    tol: jax.typing.ArrayLike = 0.0,
+    atol: jax.typing.ArrayLike = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     """Add a trust region to a model, in the ordinary Optax loop.
 
@@ -147,6 +153,9 @@ def with_trust_region(
       model: the `Model`.
       line_minimum: the minimum along a step, from its two ends; such as `cubic_minimum`.
       leave_saddles: whether a run goes on from a saddle, where the gradient is small.
+      tol: see `has_converged`.
+      atol: see `has_converged`. The model receives the keyword ``tolerance``, the largest
+        ‖∇f‖∞ that ends the run.
 
     Returns:
       A transformation like that of `with_line_search`, with the same `Status`.
@@ -155,6 +164,7 @@ def with_trust_region(
       J. Nocedal and S. Wright, "Numerical Optimization", 2nd ed., 2006, algorithm 4.1, with
       another rule for the radius.
     """
+    tol, atol = _checks.nonnegative("tol", tol), _checks.nonnegative("atol", atol)
 
     def init(params: optax.Params) -> TrustRegionState:
         _checks.trial_params(METHOD, params)
@@ -174,6 +184,7 @@ def with_trust_region(
         params: optax.Params | None = None,
         *,
         value: Any = None,
+        tolerance: jax.typing.ArrayLike = 0.0,
         **extra_args: Any,
     ) -> tuple[optax.Updates, TrustRegionState]:
         # 1. Check the input: the value and gradient at the trial point.
@@ -185,9 +196,11 @@ def with_trust_region(
         # 2. Compare the decrease with the prediction.
         region = _compare(line_minimum, state, evaluation)
         # 3. Make a new model at an acceptable point. One that is not finite rejects the point.
-        acceptable = (
-            (old.status == RUNNING) & evaluation.at_trial_point & (region.answer == Answer.ACCEPT)
-        )
+        accepted = (region.answer == Answer.ACCEPT) | (region.answer == Answer.UNBOUNDED)
+        acceptable = (old.status == RUNNING) & evaluation.at_trial_point & accepted
+        dtype, first = evaluation.grad_norm.dtype, old.num_evals == 0
+        start = jnp.where(first, evaluation.grad_norm, old.progress.start_grad_norm)
+        own_tolerance = gradient_tolerance(start, tol, atol)
         model_state, info = model.update(
             state.model_state,
             evaluation,
@@ -195,13 +208,14 @@ def with_trust_region(
             radius=region.radius,
             choose_radius=~old.progress.has_stepped,
             value=evaluation.value,
+            tolerance=jnp.maximum(jnp.asarray(tolerance, dtype), own_tolerance),
             **extra_args,
         )
         unusable = acceptable & ~info.is_finite
         answer = jnp.where(unusable, jnp.int32(Answer.TRY), region.answer)
         # 4. Propose the next trial: the model's minimum within the radius.
         radius = jnp.where(unusable, SHRINKAGE[0] * region.length, region.radius)
-        radius = jnp.where(old.num_evals == 0, info.initial_radius, radius)
+        radius = jnp.where(first, info.initial_radius, radius)
         radius = jnp.clip(radius, np.finfo(radius.dtype).tiny, largest_radius(radius.dtype))
         proposal = model.step(model_state, radius, old.anchor_params)
         # 5. Accept or reject the point, and go to the trial point.
@@ -211,6 +225,8 @@ def with_trust_region(
             answer,
             may_restart=False,
             model_is_finite=~unusable,
+            tol=tol,
+            atol=atol,
         )
         steps = _step_to_trial(trial, proposal.step, evaluation.params)
         return steps, TrustRegionState(
@@ -273,12 +289,18 @@ def _compare(
         radius = jnp.where(ratio < POOR, old.length, radius)
         radius = jnp.where(ratio < BAD, old.length / 2, radius)
 
-        # A step below rounding, which leaves the anchor where it is, ends the search. The first
-        # point has no step.
+        # A step below rounding, which leaves the anchor where it is, ends the search. So does the
+        # longest step possible, if the value still falls. The first point has no step.
         first = trial.num_evals == 0
         accept = jnp.where(first, is_finite, ratio > ACCEPTABLE)
         fail = jnp.where(first, ~is_finite, unchanged)
-        answer = first_true((accept, Answer.ACCEPT), (fail, Answer.FAIL), default=Answer.TRY)
+        endless = accept & (old.length > AT_BOUNDARY * largest_radius(value.dtype))
+        answer = first_true(
+            (endless, Answer.UNBOUNDED),
+            (accept, Answer.ACCEPT),
+            (fail, Answer.FAIL),
+            default=Answer.TRY,
+        )
         radius = jnp.where(ratio > ACCEPTABLE, radius, shrunk)
         return old._replace(radius=radius, answer=answer), None
 

@@ -7,7 +7,7 @@
 Equations and algorithms are those of Nocedal and Wright (2006).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +21,14 @@ from cs231n_optax.globalization.search import (
     Search,
     cubic_minimum,
     first_true,
+    power_law_minimum,
 )
 
-GROWTH = (1.1, 10.0)  # bounds on the growth of the step while there is no bracket
+GROWTH = 1.1  # the least growth of the step while there is no bracket; `_reach` is the largest
 MARGIN = 0.1  # a trial keeps this fraction of the bracket away from both ends
 POOR_SHRINK = 0.66  # a bracket that keeps a larger fraction of its width was shrunk poorly
+MAX_DECADES = 30  # of the largest factor between two steps
+LEAP = 0.01  # a minimum within this fraction of the bracket is sought by orders of magnitude
 DELTA = 0.1  # Hager and Zhang's δ, of the approximate conditions
 
 
@@ -70,9 +73,16 @@ def wolfe(
     of the width away from either. A step where φ or φ′ is not finite is too long, and the next
     step lies a tenth of the way from the short end.
 
-    If there is a bracket, the last of ``max_evals`` steps needs to meet Armijo's condition only.
-    Otherwise the search fails. It also fails when the bracket has closed: φ and φ′ no longer
-    change, or its width is 2 ε of the step.
+    A first step of the wrong scale costs few evaluations. From the fourth evaluation on the step
+    may grow, or shrink from a point that is not finite, by another factor of 100 in each. If a
+    power law through both ends has its minimum within a hundredth of the bracket, the next step
+    goes there.
+
+    The last of ``max_evals`` steps needs to meet Armijo's condition only. It repeats the longest
+    step that is too short and meets the condition, if there is one. Otherwise the search fails. It
+    also fails when the bracket has closed: φ and φ′ no longer change, or its width is 2 ε of the
+    step. The answer is UNBOUNDED instead of ACCEPT if φ still falls at the longest step possible,
+    or if that last step has no better one between it and one where φ is -∞.
 
     Args:
       c1: c₁ in [0, 1), a number or a scalar array (may be traced).
@@ -161,12 +171,17 @@ def wolfe(
         high = _tree.select(too_short, state.high, trial)
         bracketed = jnp.isfinite(high.step)
 
-        # The last step only needs a sufficient decrease.
-        accept = exact | approximate | (last & bracketed & is_finite & decrease)
+        # The last step only needs a sufficient decrease, and so does the longest step possible: the
+        # one that has been tried again, although a longer one was asked for.
+        longest = ~bracketed & ~last & (state.low.step > 0) & (t <= state.low.step)
+        accept = exact | approximate | ((last | longest) & is_finite & decrease)
+        endless = ~(exact | approximate) & (longest | (high.phi == -jnp.inf))
 
         # Without a bracket choose a longer step, as in algorithm 3.5: by the cubic of eq. 3.59.
+        reach = _reach(num_evals, t.dtype)
         minimum = cubic_minimum(_tree.select(bracketed, high, state.low), low)
-        longer = jnp.clip(jnp.where(minimum > t, minimum, jnp.inf), GROWTH[0] * t, GROWTH[1] * t)
+        longer = jnp.clip(jnp.where(minimum > t, minimum, jnp.inf), GROWTH * t, reach * t)
+        longer = jnp.minimum(longer, np.finfo(t.dtype).max)
 
         # In a bracket interpolate, as in algorithm 3.6. After two poor shrinks bisect, as Moré and
         # Thuente do.
@@ -175,18 +190,38 @@ def wolfe(
         poor_shrinks = state.poor_shrinks + poor.astype(jnp.int32)
         bisect = (poor_shrinks >= 2) | ~jnp.isfinite(minimum)
         offset = jnp.where(bisect, 0.5 * width, minimum - low.step)
-        offset = jnp.where(jnp.isfinite(high.phi + high.slope), offset, 0)
-        inside = low.step + jnp.clip(offset, MARGIN * width, (1 - MARGIN) * width)
+        high_is_finite = jnp.isfinite(high.phi + high.slope)
+        offset = jnp.where(high_is_finite, offset, 0)
+        offset = jnp.clip(offset, MARGIN * width, (1 - MARGIN) * width)
+
+        # If the ends are orders of magnitude apart, so may be the minimum: by the power law, or the
+        # geometric mean of the ends in place of the bisection. From 0 there is none.
+        mean = jnp.sqrt(low.step) * jnp.sqrt(high.step) - low.step
+        mean = jnp.where(high_is_finite | (low.step > 0), mean, high.step / reach)
+        use_mean = (poor_shrinks >= 2) | ~high_is_finite
+        leap = jnp.where(use_mean, mean, power_law_minimum(low, high))
+        offset = jnp.where((leap > 0) & (leap <= LEAP * width), leap, offset)
+        inside = low.step + offset
+
+        # Return to the best step for the last evaluation.
+        good = low.phi <= start.phi + low.step * (jnp.asarray(c1, t.dtype) * start.slope)
+        returns = (low.step > 0) & good & (num_evals == max_evals - 1)
+        next_step = jnp.where(returns, low.step, jnp.where(bracketed, inside, longer))
 
         # Fail if nothing changes any more, or if this was the last step.
         unchanged = (value == state.low.phi) & (slope == state.low.slope)
         narrow = bracketed & (width <= 2 * np.finfo(t.dtype).eps * high.step)
-        closed = narrow | (unchanged & (bracketed | (num_evals == 1)))
+        closed = narrow | longest | (unchanged & (bracketed | (num_evals == 1)))
         fail = closed | last
 
         return WolfeState(
-            step=jnp.where(accept, t, jnp.where(bracketed, inside, longer)),
-            answer=first_true((accept, Answer.ACCEPT), (fail, Answer.FAIL), default=Answer.TRY),
+            step=jnp.where(accept, t, next_step),
+            answer=first_true(
+                (accept & endless, Answer.UNBOUNDED),
+                (accept, Answer.ACCEPT),
+                (fail, Answer.FAIL),
+                default=Answer.TRY,
+            ),
             condition=first_true(
                 (exact, Condition.WOLFE),
                 (approximate, Condition.APPROXIMATE_WOLFE),
@@ -202,3 +237,9 @@ def wolfe(
         )
 
     return Search(init, step)
+
+
+def _reach(num_evals: jax.Array, dtype: Any) -> jax.Array:
+    """The largest factor between two steps: 10 three times, then 10², 10⁴, 10⁶, ..."""
+    decades = jnp.clip(2 * (num_evals - 3), 1, MAX_DECADES).astype(dtype)
+    return jnp.power(jnp.asarray(10, dtype), decades)

@@ -241,12 +241,16 @@ def bfgs(
     *,
     damping: jax.typing.ArrayLike = 0.0,
     search: Search = wolfe(),  # noqa: B008
+    tol: jax.typing.ArrayLike = 0.0,
+    atol: jax.typing.ArrayLike = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     """BFGS with a line search: `with_line_search` of `scale_by_bfgs`.
 
     Args:
       damping: see `scale_by_bfgs`.
       search: see `with_line_search`.
+      tol: see `with_line_search`.
+      atol: see `with_line_search`.
 
     Returns:
       A transformation from gradients to steps; its ``update`` needs ``value=``. Memory:
@@ -269,4 +273,6 @@ def bfgs(
       ``jax.scipy.optimize.minimize(method="BFGS")``, which gives up on this function: its search
       runs to its limit.
     """
-    return with_line_search(scale_by_bfgs(damping=damping), search, unit_step=True)
+    return with_line_search(
+        scale_by_bfgs(damping=damping), search, unit_step=True, tol=tol, atol=atol
+    )

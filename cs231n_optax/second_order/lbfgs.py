@@ -218,6 +218,8 @@ def lbfgs(
     memory_size: int = 15,
     *,
     search: Search = wolfe(),  # noqa: B008
+    tol: jax.typing.ArrayLike = 0.0,
+    atol: jax.typing.ArrayLike = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     """L-BFGS with a line search: `with_line_search` of `scale_by_lbfgs`.
 
@@ -226,6 +228,8 @@ def lbfgs(
     Args:
       memory_size: see `scale_by_lbfgs`.
       search: see `with_line_search`.
+      tol: see `with_line_search`.
+      atol: see `with_line_search`.
 
     Returns:
       A transformation from gradients to steps; its ``update`` needs ``value=``. Memory:
@@ -257,7 +261,7 @@ def lbfgs(
       ``optax.lbfgs``, whose ``update`` needs the objective and evaluates it; see
       `with_line_search`.
     """
-    return with_line_search(scale_by_lbfgs(memory_size), search, unit_step=True)
+    return with_line_search(scale_by_lbfgs(memory_size), search, unit_step=True, tol=tol, atol=atol)
 
 
 def lbfgs_pairs(state: Any) -> LbfgsPairs:

@@ -149,7 +149,12 @@ class NewtonState(NamedTuple):
     coordinates: jax.Array
 
 
-def newton(*, leave_saddles: bool = True) -> optax.GradientTransformationExtraArgs:
+def newton(
+    *,
+    leave_saddles: bool = True,
+    tol: jax.typing.ArrayLike = 0.0,
+    atol: jax.typing.ArrayLike = 0.0,
+) -> optax.GradientTransformationExtraArgs:
     """Newton's method in a trust region: to a minimum from a start far away, for small N.
 
         p = argmin g·p + ½ p·H p,   ‖p‖ <= Δ,        x ← x + p if f decreases enough
@@ -173,6 +178,11 @@ def newton(*, leave_saddles: bool = True) -> optax.GradientTransformationExtraAr
     Args:
       leave_saddles: whether to continue from a saddle to a minimum. If not, a small gradient ends
         the run there, with the status SADDLE.
+      tol: relative tolerance: the run ends at an accepted point x with
+        ‖∇f(x)‖∞ <= atol + tol · max(1, ‖∇f(x₀)‖∞) and a predicted decrease of at most
+        ``100 (tol + atol / max(1, ‖∇f(x₀)‖∞)) (1 + |f(x)|)``, as `minimize` does. Both >= 0,
+        numbers or scalar arrays (may be traced). With both 0, only a zero gradient ends it.
+      atol: absolute tolerance, see ``tol``.
 
     Returns:
       A transformation from gradients to steps, with the `Status` of `with_line_search`.
@@ -185,8 +195,9 @@ def newton(*, leave_saddles: bool = True) -> optax.GradientTransformationExtraAr
       TypeError: if ``leave_saddles`` is not a Python bool; from ``init``, if a parameter is
         narrower than float32 or not floating; from ``update``, if ``value`` is missing, or both
         ``value_fn`` and ``hessian``.
-      ValueError: from ``init``, if H would take more than 4 GiB; from ``update``, if ``params`` are
-        missing, trees or shapes differ from those given to ``init``, or ``hessian`` does not fit.
+      ValueError: if ``tol`` or ``atol`` is negative; from ``init``, if H would take more than
+        4 GiB; from ``update``, if ``params`` are missing, trees or shapes differ from those given
+        to ``init``, or ``hessian`` does not fit.
 
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp
@@ -209,7 +220,9 @@ def newton(*, leave_saddles: bool = True) -> optax.GradientTransformationExtraAr
     """
     leave_saddles = _checks.static_bool("leave_saddles", leave_saddles)
     model = Model(_init_model, _update_model, _model_step)
-    return with_trust_region(model, _parabola_minimum, leave_saddles=leave_saddles)
+    return with_trust_region(
+        model, _parabola_minimum, leave_saddles=leave_saddles, tol=tol, atol=atol
+    )
 
 
 def _init_model(params: optax.Params) -> NewtonState:
@@ -250,7 +263,7 @@ def _update_model(
         # Curvature within N ε max |λ| is rounding error: if negative, it is set to 0. Where the
         # slope is rounding error too, c = 0 and λ = max |λ| give a step without that component.
         info = np.finfo(c.dtype)
-        largest = jnp.max(jnp.abs(eigenvalues), initial=np.sqrt(info.tiny))
+        largest = jnp.max(jnp.abs(eigenvalues), initial=info.tiny)
         saddle = jnp.any(eigenvalues < -np.sqrt(info.eps) * largest)
         rounding = len(c) * info.eps
         flat = jnp.abs(eigenvalues) < rounding * largest

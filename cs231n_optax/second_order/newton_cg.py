@@ -187,6 +187,8 @@ class NewtonCgState(NamedTuple):
 def newton_cg(
     *,
     gauss_newton: tuple[Callable[[Any], Any], Callable[[Any], Any]] | None = None,
+    tol: jax.typing.ArrayLike = 0.0,
+    atol: jax.typing.ArrayLike = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     """Newton's method for many parameters, by Hessian-vector products, with O(N) memory.
 
@@ -209,6 +211,10 @@ def newton_cg(
       gauss_newton: ``(model, loss)`` of an objective ``loss(model(params))``. Then v -> Jᵀ L J v
         replaces H v, with J the derivative of the model, and L the Hessian of the loss with respect
         to the model's output. It is cheaper, and positive semidefinite if the loss is convex.
+      tol: relative tolerance: the run ends CONVERGED at an accepted point x with
+        ‖∇f(x)‖∞ <= atol + tol · max(1, ‖∇f(x₀)‖∞). Both >= 0, numbers or scalar arrays (may be
+        traced). With both 0, only a zero gradient ends it.
+      atol: absolute tolerance, see ``tol``.
 
     Returns:
       A transformation from gradients to steps. ``update(grads, state, params, value=...,
@@ -222,8 +228,8 @@ def newton_cg(
       TypeError: if ``gauss_newton`` is not a pair of functions; from ``init``, if a parameter is
         narrower than float32 or not floating; from ``update``, if ``value`` or ``value_fn`` is
         missing.
-      ValueError: from ``update``, if ``params`` are missing, or trees or shapes differ from those
-        given to ``init``.
+      ValueError: if ``tol`` or ``atol`` is negative; from ``update``, if ``params`` are missing, or
+        trees or shapes differ from those given to ``init``.
 
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp
@@ -248,7 +254,7 @@ def newton_cg(
         _checks.pair_of_functions("gauss_newton", gauss_newton, "(model, loss)")
     update = functools.partial(_update_model, gauss_newton)
     model = Model(_init_model, update, _model_step)
-    return with_trust_region(model, cubic_minimum, leave_saddles=True)
+    return with_trust_region(model, cubic_minimum, leave_saddles=True, tol=tol, atol=atol)
 
 
 def _init_model(params: optax.Params) -> NewtonCgState:
@@ -266,14 +272,14 @@ def _update_model(
     radius: jax.Array,
     choose_radius: jax.Array,
     value_fn: Any = None,
-    tolerance: jax.typing.ArrayLike = 0.0,
+    tolerance: jax.Array,
     **extra_args: Any,
 ) -> tuple[NewtonCgState, ModelInfo]:
     del extra_args
     _checks.own_state("newton_cg", state, NewtonCgState)
     params, grads = evaluation.params, evaluation.grads
     # A gradient within the tolerance ends the run, so that no product is needed.
-    ends = evaluation.grad_norm <= jnp.asarray(tolerance, evaluation.grad_norm.dtype)
+    ends = evaluation.grad_norm <= tolerance
     max_products = min(2 * _tree.num_reals(params) + 10, _checks.MAX_INT)
     axes = varying_axes((state, params, grads))  # the branches below return the same types
 

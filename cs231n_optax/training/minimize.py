@@ -14,6 +14,7 @@ from jax.experimental import io_callback
 from cs231n_optax import _checks, _tree
 from cs231n_optax._batching import any_in_batch, fused_if, vary, varying_axes
 from cs231n_optax.averaging.accepted_points import on_accepted_points, refuse_rejected_points
+from cs231n_optax.globalization.acceptance import gradient_tolerance, has_converged
 from cs231n_optax.globalization.trial import (
     BUDGET,
     CONVERGED,
@@ -30,7 +31,6 @@ from cs231n_optax.second_order.hessian import hvp
 from cs231n_optax.training import _display
 
 POLL_SECONDS = 0.01
-VALUE_FACTOR = 100  # tolerance of the predicted decrease / relative tolerance of the gradient
 
 
 class MinimizeResult(NamedTuple):
@@ -129,13 +129,11 @@ class LoopState(NamedTuple):
 
     Attributes:
       tolerance: the largest ‖∇f(x)‖∞ at which the run converges.
-      value_tolerance: the largest predicted decrease, relative to 1 + |f(x)|.
       num_steps: int32, accepted points after the first.
       status: int32, a `Status`.
     """
 
     tolerance: jax.Array
-    value_tolerance: jax.Array
     num_steps: jax.Array
     status: jax.Array
 
@@ -362,7 +360,7 @@ def _first_carry(problem: Problem, x0: Any, state: optax.OptState | None) -> Car
         shapes = jax.eval_shape(lambda x: _value_and_aux(problem, x)[1], x0)
         aux = jax.tree.map(lambda x: vary(_tree.zeros_like(x), varying_axes((x, x0))), shapes)
     zero, none = jnp.zeros((), _tree.scalar_dtype(x0)), jnp.zeros((), jnp.int32)
-    loop = LoopState(tolerance=zero, value_tolerance=zero, num_steps=none, status=none)
+    loop = LoopState(tolerance=zero, num_steps=none, status=none)
     carry = vary(Carry(x0, opt_state, loop, None), varying_axes(x0))
     return carry._replace(aux=aux)
 
@@ -415,20 +413,7 @@ def _evaluate_and_update(problem: Problem, old: Carry) -> Carry:
 
 def _next_loop_state(problem: Problem, old: LoopState, trial: Trial) -> LoopState:
     """The stopping rule. It reads only scalars of the trial, for `fused_if`."""
-    first, grad_norm = trial.num_evals == 1, trial.grad_norm
-    atol, tol = (jnp.asarray(x, grad_norm.dtype) for x in (problem.atol, problem.tol))
-
-    # Both tolerances are fixed by the gradient at x₀. With unit = max(1, ‖∇f(x₀)‖∞), they are
-    # atol + tol · unit for the gradient and 100 (tol + atol / unit) for the value.
-    unit = jnp.maximum(grad_norm, 1)
-    limit = atol + tol * unit
-    tolerance = jnp.where(first, limit, old.tolerance)
-    value_tolerance = jnp.where(first, VALUE_FACTOR * limit / unit, old.value_tolerance)
-
-    # Converged: an accepted point, a small gradient, and a small predicted decrease if known.
-    small_gradient = grad_norm <= tolerance
-    small_decrease = trial.predicted_decrease <= value_tolerance * (1 + jnp.abs(trial.anchor_value))
-    done = trial.accepted & trial.may_stop & small_gradient & small_decrease
+    done = has_converged(trial, problem.tol, problem.atol)
 
     # A status that the transformation has set itself stays. The budget counts last.
     running = trial.status == RUNNING
@@ -436,9 +421,8 @@ def _next_loop_state(problem: Problem, old: LoopState, trial: Trial) -> LoopStat
     status = jnp.where(done & running, status, trial.status)
     spent = (status == RUNNING) & (trial.num_evals >= problem.max_evals)
     return LoopState(
-        tolerance=tolerance,
-        value_tolerance=value_tolerance,
-        num_steps=old.num_steps + (trial.accepted & ~first).astype(jnp.int32),
+        tolerance=gradient_tolerance(trial.progress.start_grad_norm, problem.tol, problem.atol),
+        num_steps=old.num_steps + (trial.accepted & (trial.num_evals > 1)).astype(jnp.int32),
         status=jnp.where(spent, BUDGET, status),
     )
 

@@ -295,7 +295,7 @@ def test_unbounded_function_ends_with_finite_parameters(tx):
     steps = run(tx, lambda x: -jnp.sum(x), np.zeros(4))
     assert np.all(np.isfinite([step.params for step in steps]))
     check_run(steps)
-    assert steps[-1].status in (Status.STALLED, Status.FAILED)
+    assert steps[-1].status == Status.UNBOUNDED
 
 
 @pytest.mark.parametrize("tx", [LBFGS, BFGS], ids=["lbfgs", "bfgs"])
