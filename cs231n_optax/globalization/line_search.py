@@ -298,10 +298,12 @@ def _propose(
         step = jnp.sqrt(trial.grad_norm / descent)
         at_most = jnp.where(size > 0, LONGEST_FIRST * size, jnp.inf)
         step = jnp.clip(step, SHORTEST_FIRST * size, at_most)
-        # After a failure it is no longer than the gradient, and shorter as the last trial was. But
-        # it moves the parameters, as long as the value has never decreased.
-        shorter = jnp.minimum(trial.grad_norm, jnp.minimum(old.step, 1) * step)
-        moving = jnp.maximum(shorter, MIN_ULPS * info.eps * size)
+        # After a failure it is no longer than the gradient. As long as the value has never
+        # decreased, it is shorter by as much as the failed search was, but long enough to move the
+        # parameters.
+        shorter = jnp.minimum(trial.grad_norm, step)
+        moving = jnp.minimum(shorter, jnp.minimum(old.step, 1) * step)
+        moving = jnp.maximum(moving, MIN_ULPS * info.eps * size)
         shorter = jnp.where(trial.progress.noise_allowance == 0, moving, shorter)
         step = jnp.where(decision.restart, shorter, step)
         if unit_step:

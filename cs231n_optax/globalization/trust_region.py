@@ -262,6 +262,7 @@ def _compare(
     unchanged = _tree.every(lambda x, a: jnp.all(x == a), evaluation.params, trial.anchor_params)
 
     def compare(old: Region) -> tuple[Region, None]:
+        first = trial.num_evals == 0
         is_finite = jnp.isfinite(value) & jnp.isfinite(evaluation.grad_norm)
 
         # ρ, eq. 4.4: by the values, or by the slopes where the values are within rounding.
@@ -291,7 +292,6 @@ def _compare(
 
         # A step below rounding, which leaves the anchor where it is, ends the search. So does the
         # longest step possible, if the value still falls. The first point has no step.
-        first = trial.num_evals == 0
         accept = jnp.where(first, is_finite, ratio > ACCEPTABLE)
         fail = jnp.where(first, ~is_finite, unchanged)
         endless = accept & (old.length > AT_BOUNDARY * largest_radius(value.dtype))
@@ -302,6 +302,7 @@ def _compare(
             default=Answer.TRY,
         )
         radius = jnp.where(ratio > ACCEPTABLE, radius, shrunk)
+        radius = jnp.where(first, old.radius, radius)  # no trial has been compared
         return old._replace(radius=radius, answer=answer), None
 
     is_evaluated = (trial.status == RUNNING) & evaluation.at_trial_point
