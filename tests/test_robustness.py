@@ -201,6 +201,7 @@ ERRORS = [
     ("nesterov_iterate: one number", lambda: co.nesterov_iterate(NESTEROV.init(X), X[:1]), ValueError, "params"),
     ("nesterov_iterate: integers", lambda: co.nesterov_iterate(NESTEROV.init(X), jnp.arange(3)), ValueError, "params"),
     ("nesterov_iterate: None", lambda: co.nesterov_iterate(NESTEROV.init(X), None), ValueError, "params"),
+    ("progress_bar: a number", lambda: co.progress_bar(3), TypeError, "callback"),
     ("Status: unknown", lambda: co.Status(99), ValueError, "99"),
     # The Hessian.
     ("hessian_matrix: integers", lambda: co.hessian_matrix(square, MIXED), TypeError, "parameter['n']"),

@@ -137,7 +137,7 @@ def test_histories_are_sharded_row_by_row():
     for history in (ours.s, ours.y, peers.diff_params_memory, peers.diff_updates_memory):
         assert {name: sharding.spec for name, sharding in history.items()} == stacked
     assert ours.params == peers.params == SHARDINGS
-    assert {ours.count, ours.sy, ours.r_inverse, peers.weights_memory} == {named()}
+    assert {ours.num_points, ours.sy, ours.r_inverse, peers.weights_memory} == {named()}
 
     params = jax.tree.map(lambda x, s: jax.device_put(jnp.ones(x.shape), s), PARAMS, SHARDINGS)
     mapped = optax.tree.map_params(
@@ -186,9 +186,9 @@ def test_shape_decides_for_a_single_array():
     params, tx = jax.ShapeDtypeStruct((16,), jnp.float32), cs231n_optax.scale_by_lbfgs(5)
     found = layout(tx, params, named("d"))
     assert (found.params, found.s) == (named("d"), named(None, "d"))
-    assert {found.count, found.sy, found.r_inverse, found.s_grad} == {named()}
+    assert {found.num_points, found.sy, found.r_inverse, found.s_grad} == {named()}
     as_many = layout(cs231n_optax.scale_by_lbfgs(16), params, named("d"))
-    assert (as_many.params, as_many.sy, as_many.count) == (named("d"), named("d"), named())
+    assert (as_many.params, as_many.sy, as_many.num_points) == (named("d"), named("d"), named())
     scalar = layout(tx, jax.ShapeDtypeStruct((), jnp.float32), named())
     assert all(s.is_fully_replicated for s in jax.tree.leaves(scalar))
 

@@ -48,7 +48,8 @@ def test_a_signal_while_it_writes(number, status, solve, monkeypatch, capsys, tm
     monkeypatch.setattr(solve_report, "write", kill)
     assert solve() == status
     assert capsys.readouterr().err == "cs231n-optax: interrupted, but everything is written\n"
-    assert {path.name for path in (tmp_path / "out").iterdir()} == set(solve_report.FILES)
+    names = {solve_report.CSV, solve_report.JSON, solve_report.PATH}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
 
 
 def kill_in_a_garbage_collection():

@@ -16,7 +16,7 @@ from cs231n_optax import cli
 from cs231n_optax._files import locked
 from cs231n_optax.experiments.solve import experiment, report
 
-RESULTS = set(report.FILES)
+RESULTS = {report.CSV, report.JSON, report.PATH}
 
 
 @pytest.fixture
