@@ -53,9 +53,8 @@ def new_figure(columns: int = 1, rows: int = 1, *, height: float = 3.4, **option
 def plain(axes: Axes) -> None:
     """Labels of one size, and no frame at the top and the right."""
     axes.tick_params(labelsize=FONT_SIZE - 1)
-    axes.xaxis.label.set_size(FONT_SIZE)
-    axes.yaxis.label.set_size(FONT_SIZE)
-    axes.title.set_size(FONT_SIZE)
+    for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
+        text.set_fontsize(FONT_SIZE)
     if axes.name != "3d":
         axes.spines[["top", "right"]].set_visible(False)
 

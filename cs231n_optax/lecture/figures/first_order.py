@@ -1,10 +1,12 @@
 """Figure 13 (7-1-9): the first-order approximation, and a step along it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import cs231n_optax
@@ -20,7 +22,7 @@ class Data(NamedTuple):
     fun: jax.Array
     approximation: jax.Array
     point: jax.Array
-    after: jax.Array
+    after: Any
 
 
 def bowl(x: jax.typing.ArrayLike) -> jax.Array:
@@ -34,7 +36,7 @@ def compute() -> Data:
     slope = jax.grad(bowl)(a)
     tx = cs231n_optax.sgd(RATE)
     step, _ = tx.update(slope, tx.init(a), a)
-    return Data(x, bowl(x), bowl(a) + slope * (x - a), a, a + step)
+    return Data(x, bowl(x), bowl(a) + slope * (x - a), a, optax.apply_updates(a, step))
 
 
 def draw(data: Data) -> Figure:
@@ -45,7 +47,7 @@ def draw(data: Data) -> Figure:
     return figure
 
 
-def draw_model(axes, data: Data, name: str) -> None:
+def draw_model(axes: Axes, data: Data, name: str) -> None:
     """The curve, its model, and where the step on the model leads."""
     axes.plot(data.x, data.fun, color="black", linewidth=1.5, label="f")
     axes.plot(data.x, data.approximation, color=style.BLUE, linestyle="--", label=name)

@@ -7,11 +7,14 @@ Source: H. Li, Z. Xu, G. Taylor, C. Studer and T. Goldstein, "Visualizing the lo
 neural nets", NeurIPS 2018.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
 from matplotlib.figure import Figure
 
 import cs231n_optax
@@ -38,70 +41,87 @@ class Data(NamedTuple):
     explained: float
 
 
+class Problem(NamedTuple):
+    """A perceptron on the digits, of one flat vector of parameters."""
+
+    loss: Callable[[Any, Any], jax.Array]
+    data: tuple[jax.Array, jax.Array]
+    start: jax.Array
+    unravel: Callable[[Any], Any]
+
+
 def compute() -> Data:
-    """A perceptron on the digits, trained by three methods from one start."""
-    digits = datasets.digits()
-    net, key = networks.mlp((8, 8, 1), 10, hidden=(32,)), jax.random.key(0)
-    data = jnp.asarray(digits.x_train), jnp.asarray(digits.y_train)
-    start, unravel = jax.flatten_util.ravel_pytree(net.init(key))
-
-    def loss(flat, batch):
-        return networks.cross_entropy(net.apply(unravel(flat), batch[0]), batch[1])
-
-    def trajectory(tx):
-        run = cs231n_optax.fit(
-            loss,
-            start,
-            tx,
-            data,
-            steps=STEPS,
-            batch_size=BATCH_SIZE,
-            key=key,
-            evaluate=lambda flat: flat,
-            chunk_size=10,
-        )
-        return np.vstack([start, run.history.evaluation])
-
-    def surface(center, first, second, x, y):
-        points = jax.vmap(jax.vmap(lambda a, b: center + a * first + b * second))(
-            *np.meshgrid(x, y)
-        )
-        return np.asarray(
-            jax.jit(lambda p: jax.lax.map(jax.vmap(lambda q: loss(q, data)), p))(points)
-        )
-
-    runs = np.stack([trajectory(tx) for tx in METHODS.values()])
+    """Three trajectories from one start; the loss around Adam's end, and in their plane."""
+    problem = digits_problem()
+    runs = np.stack([trajectory(problem, tx) for tx in METHODS.values()])
     solution, ends = runs[-1, -1], np.linspace(-1, 1, GRID)
-    random = surface(solution, *filter_normalised(solution, unravel), ends, ends)
+    random = surface(problem, solution, filter_normalised(problem, solution), ends, ends)
+
+    # The principal directions of all points of the three runs.
     center = runs[:, -1].mean(axis=0)
-    _, sizes, directions = np.linalg.svd(
-        (runs - center).reshape(-1, len(start)), full_matrices=False
-    )
+    moved = (runs - center).reshape(-1, len(center))
+    _, sizes, directions = np.linalg.svd(moved, full_matrices=False)
     plane = (runs - center) @ directions[:2].T
     low, high = plane.min((0, 1)), plane.max((0, 1))
-    x, y = (
-        np.linspace(a - 0.2 * (b - a), b + 0.2 * (b - a), GRID)
-        for a, b in zip(low, high, strict=True)
-    )
-    principal = surface(center, *directions[:2], x, y)
+    margin = 0.2 * (high - low)
+    x, y = np.linspace(low - margin, high + margin, GRID).T
+    principal = surface(problem, center, directions[:2], x, y)
     explained = float((sizes[:2] ** 2).sum() / (sizes**2).sum())
     return Data(ends, random, x, y, principal, plane, explained)
 
 
-def filter_normalised(flat, unravel):
+def digits_problem() -> Problem:
+    """One hidden layer of 32, all training images."""
+    digits = datasets.digits()
+    net = networks.mlp((8, 8, 1), 10, hidden=(32,))
+    start, unravel = ravel_pytree(net.init(jax.random.key(0)))
+
+    def loss(flat: Any, batch: Any) -> jax.Array:
+        return networks.cross_entropy(net.apply(unravel(flat), batch[0]), batch[1])
+
+    return Problem(loss, (jnp.asarray(digits.x_train), jnp.asarray(digits.y_train)), start, unravel)
+
+
+def trajectory(problem: Problem, tx: optax.GradientTransformation) -> np.ndarray:
+    """The parameters at the start and after each 10 steps."""
+    run = cs231n_optax.fit(
+        problem.loss,
+        problem.start,
+        tx,
+        problem.data,
+        steps=STEPS,
+        batch_size=BATCH_SIZE,
+        key=jax.random.key(0),
+        evaluate=lambda flat: flat,
+        chunk_size=10,
+    )
+    return np.vstack([problem.start, run.history.evaluation])
+
+
+def surface(problem: Problem, center: Any, directions: Any, x: Any, y: Any) -> np.ndarray:
+    """The loss at center + a · first + b · second, for a in x and b in y: (len(y), len(x))."""
+    first, second = directions
+
+    @jax.jit
+    def row(b: jax.Array) -> jax.Array:
+        return jax.vmap(lambda a: problem.loss(center + a * first + b * second, problem.data))(x)
+
+    return np.stack([row(b) for b in y])
+
+
+def filter_normalised(problem: Problem, flat: Any) -> list[jax.Array]:
     """Two random directions; each unit's weights have the norm of the solution's. No biases."""
-    weights, directions = unravel(flat), []
-    for key in jax.random.split(jax.random.key(1)):
-        noise = unravel(jax.random.normal(key, flat.shape, flat.dtype))
-        scaled = jax.tree.map(
-            lambda d, w: (
-                d * jnp.linalg.norm(w, axis=0) / jnp.linalg.norm(d, axis=0) if w.ndim > 1 else 0 * d
-            ),
-            noise,
-            weights,
-        )
-        directions.append(jax.flatten_util.ravel_pytree(scaled)[0])
-    return directions
+
+    def scaled(d: jax.Array, w: jax.Array) -> jax.Array:
+        if w.ndim == 1:
+            return jnp.zeros_like(d)
+        return d * jnp.linalg.norm(w, axis=0) / jnp.linalg.norm(d, axis=0)
+
+    def direction(key: jax.Array) -> jax.Array:
+        noise = problem.unravel(jax.random.normal(key, flat.shape, flat.dtype))
+        return ravel_pytree(jax.tree.map(scaled, noise, problem.unravel(flat)))[0]
+
+    return [direction(key) for key in jax.random.split(jax.random.key(1))]
 
 
 def draw(data: Data) -> Figure:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 from matplotlib.figure import Figure
 
 import cs231n_optax
@@ -38,8 +39,8 @@ def compute() -> Data:
 
     def iteration_matrix(alpha, rho):
         x = jnp.ones(())
-        start, unravel = jax.flatten_util.ravel_pytree((x, cs231n_optax.momentum(0.1).init(x)))
-        flat = lambda z: jax.flatten_util.ravel_pytree(step(unravel(z), alpha, rho))[0]  # noqa: E731
+        start, unravel = ravel_pytree((x, cs231n_optax.momentum(0.1).init(x)))
+        flat = lambda z: ravel_pytree(step(unravel(z), alpha, rho))[0]  # noqa: E731
         return jax.jacfwd(flat)(start)
 
     over_rho = jax.vmap(iteration_matrix, (None, 0))

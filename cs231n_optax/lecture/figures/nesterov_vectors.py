@@ -1,5 +1,7 @@
 """Figure 10 (7-1-3): Nesterov's step, with the gradient taken at the end of the velocity."""
 
+from typing import Any
+
 import jax
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,7 +17,7 @@ def compute() -> Vectors:
     """The fourth step of a run, between the iterates x = x̃ - ρ v: ρ v, then -α g(x̃)."""
     fun, tx = taco_shell(KAPPA).fun, cs231n_optax.nesterov(RATE, rho=RHO)
     path = descend(fun, START, tx, STEP + 1)
-    x = jax.vmap(cs231n_optax.nesterov_iterate)(path.states, path.points)
+    x: Any = jax.vmap(cs231n_optax.nesterov_iterate)(path.states, path.points)
     return Vectors(
         path=x[: STEP + 1],
         x=x[STEP],

@@ -35,7 +35,7 @@ COURSES = tuple(
 
 
 class Data(NamedTuple):
-    """For each course, its values on a grid and the paths by method: points, and accepted or not."""
+    """For each course: its values on a grid; the points, and which were accepted, by method."""
 
     x: list[np.ndarray]
     y: list[np.ndarray]

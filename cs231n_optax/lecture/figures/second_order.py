@@ -1,5 +1,7 @@
 """Figure 14 (7-1-9): the second-order approximation, and the step to its minimum."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,7 @@ def compute() -> Data:
     x, a = np.linspace(-2.2, 3.2, 200), jnp.array(POINT)
     slope, curvature = jax.grad(bowl)(a), jax.grad(jax.grad(bowl))(a)
     tx = cs231n_optax.scale_by_newton()
+    direction: Any
     direction, _ = tx.update(slope, tx.init(a), a, value_fn=bowl)
     parabola = bowl(a) + slope * (x - a) + curvature * (x - a) ** 2 / 2
     return Data(x, bowl(x), parabola, a, a - direction)

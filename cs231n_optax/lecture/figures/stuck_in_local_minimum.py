@@ -1,6 +1,10 @@
 """Figure 5 (7-1-2 B): SGD comes to rest in a local minimum."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import cs231n_optax
@@ -29,9 +33,15 @@ def draw(path: Path) -> Figure:
     return figure
 
 
-def draw_run(axes, fun, ends, path: Path, method: str) -> None:
+def draw_run(
+    axes: Axes,
+    fun: Callable[[Any], Any],
+    ends: tuple[float, float],
+    path: Path,
+    method: str,
+) -> None:
     """A curve of one variable with the points of a run and where it ends."""
-    x = np.linspace(*ends, 400)
+    x = np.linspace(ends[0], ends[1], 400)
     axes.plot(x, [float(fun(point)) for point in x], color="0.55", linewidth=1.5)
     line = style.METHOD_STYLES[method]
     axes.plot(

@@ -74,7 +74,7 @@ def compute() -> Data:
 
         keys = jax.random.split(jax.random.key(seed), STEPS)
         (end, _), _ = jax.lax.scan(step, (x, tx.init(x)), keys)
-        return jnp.nan_to_num(value(end) / value(x), nan=jnp.inf)
+        return jnp.nan_to_num(value(end) / value(x), nan=1e9, posinf=1e9)
 
     def tuned(method):
         axes = np.arange(len(SHAPES)), np.arange(len(NOISES)), RATES, np.arange(SEEDS)
