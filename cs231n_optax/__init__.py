@@ -21,6 +21,7 @@ from cs231n_optax.diagnostics.conditioning import (
 )
 from cs231n_optax.diagnostics.saddles import PointKind, StationaryPoint, classify_point
 from cs231n_optax.diagnostics.noise import GradientNoise, gradient_noise
+from cs231n_optax.diagnostics.recording import record_every
 
 # 7-1-8: learning-rate decays; 7-1-11: the cyclic one
 from cs231n_optax.schedules import cyclic_cosine, exponential_decay, inverse_time_decay, step_decay
@@ -44,14 +45,24 @@ from cs231n_optax.averaging.snapshots import snapshot_params, snapshots, snapsho
 from cs231n_optax.training.ensemble import ensemble_predict, fit_members
 
 # loops over any method
-from cs231n_optax.training.fit import FitHistory, FitResult, FitState, fit
+from cs231n_optax.training.fit import (
+    DivergenceWarning,
+    FitHistory,
+    FitProgress,
+    FitResult,
+    FitState,
+    fit,
+)
 from cs231n_optax.training.minimize import MinimizeProgress, MinimizeResult, minimize
 from cs231n_optax.training.sweep import SweepProgress, SweepResult, best_row, sweep, write_csv
+from cs231n_optax.training.progress import progress_bar
 from cs231n_optax.training.sharding import state_sharding
 
 __all__ = [
+    "DivergenceWarning",
     "ExtremeEigenvalues",
     "FitHistory",
+    "FitProgress",
     "FitResult",
     "FitState",
     "GradientNoise",
@@ -90,6 +101,8 @@ __all__ = [
     "newton",
     "newton_cg",
     "polyak_average",
+    "progress_bar",
+    "record_every",
     "rmsprop",
     "scale_by_adagrad",
     "scale_by_adam",

@@ -58,11 +58,41 @@ def fused_if(
         further scalars, or None. It may close over other scalars.
       record: a tree of scalars. To use the old values after this call costs a copy of them.
     """
+    shapes = jax.eval_shape(function, record)
+    axes = varying_axes((flag, shapes))
 
     def body(carry: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
         old, _ = carry
-        return _tree.select(active_in_batch(flag), function(old[0]), old), jnp.zeros((), bool)
+        new = _tree.select(active_in_batch(flag), function(old[0]), old)
+        return vary((new, jnp.zeros((), bool)), axes)
 
-    outputs = _tree.zeros_like(jax.eval_shape(function, record)[1])
-    start = ((record, outputs), any_in_batch(flag))
+    start = vary(((record, _tree.zeros_like(shapes[1])), any_in_batch(flag)), axes)
     return jax.lax.while_loop(lambda carry: carry[1], body, start)[0]
+
+
+# Inside `jax.shard_map` the type of an array names the mesh axes over which its values vary, and
+# the carry of a loop keeps its types. So a loop on values that vary starts with values that do.
+
+
+def vary(tree: Any, axes: frozenset[Any]) -> Any:
+    """The same arrays, varying over the given axes of the surrounding `jax.shard_map`, too."""
+
+    def leaf(x: Any) -> Any:
+        missing = tuple(axes - varying_axes(x))
+        return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.tree.map(leaf, tree) if axes else tree
+
+
+def varying_axes(tree: Any) -> frozenset[Any]:
+    """The axes over which any array of a tree varies; empty outside of `jax.shard_map`."""
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return frozenset()
+    return frozenset().union(*map(_varying_axes, jax.tree.leaves(tree)))
+
+
+def _varying_axes(x: Any) -> frozenset[Any]:
+    aval = x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x)
+    kind = getattr(aval, "manual_axis_type", None)
+    axes = getattr(aval, "vma", None) if kind is None else kind.varying  # vma: before jax 0.10
+    return frozenset(axes or ())

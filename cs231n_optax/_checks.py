@@ -16,12 +16,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.core import Tracer
 
 MAX_INT = int(np.iinfo(np.int32).max)
 MAX_BYTES = 4 * 2**30  # of a dense matrix or a table
 
 SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
+
+FREEZE = (
+    'freeze it by optax.partition({"train": tx, "freeze": optax.set_to_zero()}, labels), or close '
+    "over it in the loss"
+)
 
 
 def nonnegative(name: str, value: Any) -> Any:
@@ -68,12 +74,21 @@ def static_bool(name: str, value: Any) -> bool:
 def static_int(name: str, value: Any, *, at_least: int, at_most: float = math.inf) -> int:
     """A Python integer; it determines a shape, so it can't be traced."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be a Python integer, got {value!r}")
+        raise TypeError(
+            f"{name} must be a Python integer, got {value!r}{_if_injected(name, value)}"
+        )
     if value < at_least:
         raise ValueError(f"{name} must be an integer >= {at_least}, got {value}")
     if value > at_most:
         raise ValueError(f"{name} must be an integer <= {at_most}, got {value}")
     return int(value)
+
+
+def _if_injected(name: str, value: Any) -> str:
+    """The remedy where a wrapper has made an array of a Python number."""
+    if not isinstance(value, jax.Array):
+        return ""
+    return f"; with optax.inject_hyperparams, name it: static_args=({name!r},)"
 
 
 def function(name: str, value: Any) -> Any:
@@ -248,10 +263,83 @@ def state(state: Any, like: Any) -> None:
         )
 
 
+def own_state(method: str, state: Any, kind: type) -> None:
+    """A state from the method's own ``init``, as ``update`` needs it."""
+    if not isinstance(state, kind):
+        raise TypeError(
+            f"{method} needs a state of its own, a {kind.__name__} from init, got "
+            f"{type(state).__name__}"
+        )
+
+
+def own_chain(method: str, state: Any, length: int) -> None:
+    """A state of a method that is a chain of ``length`` transformations."""
+    if not isinstance(state, tuple) or len(state) != length:
+        raise TypeError(
+            f"{method} needs a state of its own, a tuple of {length} from init, got "
+            f"{type(state).__name__}"
+        )
+
+
+def own_rows(method: str, name: str, size: int, rows: int) -> None:
+    """A state with as many rows as the method's own ``init`` makes."""
+    if rows != size:
+        raise ValueError(f"{method} with {name}={size} needs a state of its own, got one of {rows}")
+
+
+def direction_state(method: str, state: Any, like: Any) -> None:
+    """A state of the direction of a method, with the structure that its ``init`` gives."""
+    got, expected = jax.tree.structure(state), jax.tree.structure(like)
+    if got != expected:
+        raise ValueError(
+            f"{method} needs a state of its own direction, got {got}, expected {expected}"
+        )
+
+
 def params_given(method: str, params: Any) -> None:
     """Parameters passed to an ``update`` that needs them."""
     if params is None:
         raise ValueError(f"{method} needs the parameters: update(grads, state, params)")
+
+
+def is_left_out(node: Any) -> bool:
+    """Whether a node stands for leaves that a mask has taken out."""
+    return isinstance(node, optax.MaskedNode)
+
+
+def applicable_updates(updates: Any, grads: Any, params: Any, *, anchor: Any) -> None:
+    """Updates that a loop can apply.
+
+    ``optax.masked`` returns the gradient itself as the update of a leaf that it keeps from its
+    transformation. A line search there would see a function that changes under it. An update of an
+    integer would be rounded.
+
+    Args:
+      updates: as the transformation returned them.
+      grads: those that it was given.
+      params: the parameters.
+      anchor: of the trial record, with a node without leaves for what a mask has kept from it; None
+        if there is no record.
+    """
+
+    def not_passed_on(path: Any, node: Any, update: Any, grad: Any) -> None:
+        pairs = zip(jax.tree.leaves(update), jax.tree.leaves(grad), strict=True)
+        if is_left_out(node) and any(u is g for u, g in pairs):
+            raise ValueError(
+                f"tx returns the gradient of params{jax.tree_util.keystr(path)} as its update: "
+                f"optax.masked passes on what it keeps from its transformation; {FREEZE}"
+            )
+
+    if anchor is not None:
+        jax.tree.map_with_path(not_passed_on, anchor, updates, grads, is_leaf=is_left_out)
+    for (path, p), u in zip(
+        jax.tree.leaves_with_path(params), jax.tree.leaves(updates), strict=True
+    ):
+        if not is_inexact(p) and is_inexact(u):
+            raise TypeError(
+                f"every parameter must be a floating or complex array, but parameter"
+                f"{jax.tree_util.keystr(path)} is {p.dtype}, and tx would update it; {FREEZE}"
+            )
 
 
 # Arguments of `init` and `update` of a method that rejects trial points.
@@ -260,11 +348,15 @@ def params_given(method: str, params: Any) -> None:
 def trial_params(method: str, params: Any) -> None:
     """Parameters of at least 32 bits, so that adding an update reaches the trial point."""
     for path, leaf in jax.tree.leaves_with_path(params):
-        if not is_inexact(leaf) or jnp.finfo(jnp.result_type(leaf)).bits < 32:
+        remedy = ""
+        if not is_inexact(leaf):
+            remedy = FREEZE
+        elif jnp.finfo(jnp.result_type(leaf)).bits < 32:
+            remedy = "keep it in float32, and cast it in the loss"
+        if remedy:
             raise TypeError(
                 f"{method} needs floating parameters of 32 bits or more, but params"
-                f"{jax.tree_util.keystr(path)} is {dtype_or_type(leaf)}: keep them in float32, "
-                "and cast them in the loss"
+                f"{jax.tree_util.keystr(path)} is {dtype_or_type(leaf)}; {remedy}"
             )
 
 
@@ -311,9 +403,7 @@ def objective_output(name: str, out: Any, *, has_aux: bool) -> Any:
     """The output of an objective: a real scalar, or a pair of one and a tree of arrays."""
     value = out
     if has_aux:
-        if not isinstance(out, tuple | list) or len(out) != 2:
-            raise TypeError(f"with has_aux=True {name} must return (value, aux), got {brief(out)}")
-        value, aux = out
+        value, aux = _pair(out, f"with has_aux=True {name} must return (value, aux)")
         arrays("aux", aux)
     real_scalar(name, value)
     return out
@@ -366,17 +456,66 @@ def iterator_batches(batches: list[Any]) -> None:
             raise ValueError(f"an iterator's batches need one shape, got {shapes}")
 
 
-def shuffling_key(key: Any, batch_size: int | None) -> None:
-    """A key, where the data are shuffled."""
-    if batch_size is not None and key is None:
-        raise ValueError("key is needed to shuffle the data: pass key=jax.random.key(seed)")
+def key_given(key: Any, *, needed: bool, purpose: str) -> None:
+    """A key, where one is needed."""
+    if needed and key is None:
+        raise ValueError(f"key is needed {purpose}: pass key=jax.random.key(seed)")
 
 
-def params_of_state(params: Any, state_params: Any) -> None:
-    """Parameters with the tree of those in a state."""
-    got, expected = jax.tree.structure(params), jax.tree.structure(state_params)
+def tree_of_state(name: str, tree: Any, in_state: Any) -> None:
+    """A tree with the structure of the one in a state."""
+    got, expected = jax.tree.structure(tree), jax.tree.structure(in_state)
     if got != expected:
-        raise ValueError(f"params are not of the state's tree: got {got}, expected {expected}")
+        raise ValueError(
+            f"{name} does not have the tree of state.{name}: got {got}, expected {expected}"
+        )
+
+
+def loss_output(out: Any, *, model_state: Any, has_aux: bool) -> tuple[Any, tuple[Any, Any]]:
+    """The output of the loss of `fit`, as ``(value, (model_state, aux))``; None for what is off.
+
+    A model state must have the tree, shapes and dtypes of the one that the loss was given.
+    """
+    has_state = model_state is not None
+    value, new_state, aux = out, None, None
+    if has_state and has_aux:
+        wanted = "with model_state= and has_aux=True loss must return (value, (model_state, aux))"
+        value, rest = _pair(out, wanted)
+        new_state, aux = _pair(rest, wanted)
+    elif has_state:
+        value, new_state = _pair(out, "with model_state= loss must return (value, model_state)")
+    elif has_aux:
+        value, aux = _pair(out, "with has_aux=True loss must return (value, aux)")
+    elif isinstance(out, tuple | list):
+        raise TypeError(
+            "loss must return a real floating scalar, or with has_aux=True or model_state= a pair, "
+            f"got {brief(out)}"
+        )
+    real_scalar("loss", value)
+    new_state = arrays("model_state", new_state)
+    if not _same_arrays(new_state, model_state):
+        raise ValueError(
+            "loss must return a model_state of the tree, shapes and dtypes of the one it takes: "
+            f"got {brief(new_state)}, expected {brief(model_state)}"
+        )
+    return value, (new_state, arrays("aux", aux))
+
+
+def _pair(out: Any, wanted: str) -> Any:
+    if not isinstance(out, tuple | list) or len(out) != 2:
+        raise TypeError(f"{wanted}, got {brief(out)}")
+    return out
+
+
+def _same_arrays(tree: Any, like: Any) -> bool:
+    """Whether two trees have one structure, and their arrays the same shapes and dtypes."""
+
+    def aval(x: Any) -> Any:
+        return x.shape, x.dtype
+
+    return jax.tree.structure(tree) == jax.tree.structure(like) and list(
+        map(aval, jax.tree.leaves(tree))
+    ) == list(map(aval, jax.tree.leaves(like)))
 
 
 def same_averaging(in_state: bool, averaging: Any) -> None:

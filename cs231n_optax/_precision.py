@@ -44,6 +44,5 @@ def in_float32(tx: optax.GradientTransformation) -> optax.GradientTransformation
 
 def widen_all(what: str, tree: Any) -> Any:
     """Cast leaves narrower than float32 to float32; ``what`` names the leaves in the error."""
-    remedy = "keep other leaves away from the transformation with optax.masked or optax.partition"
-    _checks.floating_tree(what, tree, remedy)
+    _checks.floating_tree(what, tree, _checks.FREEZE)
     return jax.tree.map(_tree.widen, tree)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from cs231n_optax import _checks
@@ -47,6 +48,41 @@ def copy(tree: Any) -> Any:
 def real_zeros_like(tree: Any) -> Any:
     """Zeros for an accumulator of |g|²: real ones for complex leaves."""
     return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=real_dtype(x)), tree)
+
+
+def ascent_direction(grads: Any, params: Any) -> Any:
+    """The direction of ascent, from what ``jax.grad(fun, allow_int=True)`` gives.
+
+    Of a complex parameter it is the conjugate of JAX's gradient. An integer has none: zero, in its
+    own dtype, for a transformation that freezes it.
+    """
+
+    def leaf(g: Any, p: jax.Array) -> jax.Array:
+        return jnp.conj(g) if _checks.is_inexact(p) else jnp.zeros_like(p)
+
+    return jax.tree.map(leaf, grads, params)
+
+
+def fill(tree: Any, params: Any) -> Any:
+    """The tree, with the leaves that a mask has taken out of it from ``params``."""
+    return jax.tree.map(
+        lambda x, p: p if _checks.is_left_out(x) else x, tree, params, is_leaf=_checks.is_left_out
+    )
+
+
+def rest(tree: Any, params: Any) -> Any:
+    """The opposite of `fill`: the leaves of ``params`` that a mask has taken out of the tree."""
+    return jax.tree.map(
+        lambda x, p: p if _checks.is_left_out(x) else optax.MaskedNode(),
+        tree,
+        params,
+        is_leaf=_checks.is_left_out,
+    )
+
+
+def inexact(tree: Any) -> Any:
+    """The tree without its integers, as a mask would take them out."""
+    return jax.tree.map(lambda x: x if _checks.is_inexact(x) else optax.MaskedNode(), tree)
 
 
 def select(flag: jax.Array, new: Any, old: Any) -> Any:
@@ -164,23 +200,23 @@ def unravel(flat: jax.Array, like: Any) -> Any:
 
 
 def max_abs(tree: Any) -> jax.Array:
-    """The largest |element|; NaN if one is NaN, 0 for an empty tree."""
+    """The largest |element| that is no integer; NaN if one is NaN, 0 for an empty tree."""
     largest = jnp.zeros((), scalar_dtype(tree))
-    for leaf in jax.tree.leaves(tree):
+    for leaf in jax.tree.leaves(inexact(tree)):
         if leaf.size:
             largest = jnp.maximum(largest, cast(jnp.max(jnp.abs(leaf)), largest.dtype))
     return largest
 
 
 def scalar_dtype(tree: Any) -> Any:
-    """The widest real dtype of the leaves, which a sum over all of them has."""
-    dtypes = [real_dtype(leaf) for leaf in jax.tree.leaves(tree)]
+    """The widest real dtype of the leaves that are no integers: that of a sum over all of them."""
+    dtypes = [real_dtype(leaf) for leaf in jax.tree.leaves(inexact(tree))]
     return max(dtypes, key=lambda dtype: dtype.itemsize) if dtypes else jnp.result_type(float)
 
 
 def norm(tree: Any) -> jax.Array:
-    """The Euclidean norm over all leaves, accumulated in float32 or wider; 0 for an empty tree."""
-    leaves = [widen(x) for x in jax.tree.leaves(tree)]
+    """The Euclidean norm of all but integers, in float32 or wider; 0 for an empty tree."""
+    leaves = [widen(x) for x in jax.tree.leaves(inexact(tree))]
     return jnp.sqrt(sum((_inner(x, x) for x in leaves), start=jnp.zeros((), float)))
 
 
@@ -212,9 +248,20 @@ _finfo = functools.cache(jnp.finfo)
 
 
 def find(tree: Any, kind: type) -> list[Any]:
-    """Every instance of a class in a tree, in order."""
+    """Every instance of a class in a tree, in order, with plain arrays."""
     nodes = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind))
-    return [node for node in nodes if isinstance(node, kind)]
+    return [plain(node) for node in nodes if isinstance(node, kind)]
+
+
+def plain(tree: Any) -> Any:
+    """Unwrap the leaves that Flax NNX makes of a state's arrays."""
+    return jax.tree.map(
+        lambda x: x.__jax_array__() if _is_wrapped(x) else x, tree, is_leaf=_is_wrapped
+    )
+
+
+def _is_wrapped(x: Any) -> bool:
+    return hasattr(x, "__jax_array__") and not isinstance(x, jax.Array)
 
 
 def leafwise(rule: Rule, grads: Any, *accumulators: Any, **hyperparams: Any) -> tuple[Any, ...]:

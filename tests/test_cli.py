@@ -42,6 +42,14 @@ def test_help_names_everything(capsys):
         assert "🅱" not in of_command  # Rich takes :b: for an emoji
 
 
+def test_the_help_says_what_becomes_of_older_results(capsys):
+    words = {"race": "are replaced", "solve": "are replaced", "sweep": "another one is refused"}
+    for command, words_of in words.items():
+        text = " ".join(help_of([command], capsys).replace("│", " ").split())
+        assert words_of in text
+        assert ("are replaced" in text) == (command != "sweep")
+
+
 def test_the_version(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("cs231n-optax 0.")

@@ -66,6 +66,16 @@ def test_contract(method: Method, check, x64):
         check(case(method.name))
 
 
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+@pytest.mark.parametrize("n", [1, 2, 8, 9])
+def test_no_array_of_a_state_is_empty(method, n):
+    """Orbax can't save an array of size zero."""
+    tx = build(method.name)
+    for params in (jnp.ones(n), {"x": jnp.ones(n), "y": jnp.ones((2, 3))}):
+        for leaf in jax.tree.leaves(jax.eval_shape(tx.init, params)):
+            assert leaf.size > 0
+
+
 # Oracles.
 
 

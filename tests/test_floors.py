@@ -80,7 +80,7 @@ def test_the_core_imports_without_its_extras():
     """Nothing but jax, optax and numpy, and nothing of the floor above."""
     code = (
         "import sys, cs231n_optax\n"
-        "extras = {'matplotlib', 'rich', 'typer', 'sklearn', 'mlxtend', 'chex', 'pytest'}\n"
+        "extras = {'matplotlib', 'rich', 'tqdm', 'typer', 'sklearn', 'mlxtend', 'chex', 'pytest'}\n"
         "print(sorted(extras & set(sys.modules)),"
         " sorted(m for m in sys.modules if m.startswith('cs231n_optax.experiments')))"
     )

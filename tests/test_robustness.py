@@ -110,6 +110,7 @@ ERRORS = [
     ("scale_by_newton: NaN", lambda: co.scale_by_newton(NAN), ValueError, "damping"),
     ("scale_by_newton: string", lambda: co.scale_by_newton("1"), TypeError, "damping"),
     ("scale_by_newton: flag", lambda: co.scale_by_newton(saddle_free=None), TypeError, "saddle_free"),
+    ("lbfgs: injected size", lambda: optax.inject_hyperparams(co.lbfgs)(memory_size=5).init(X), TypeError, "static_args=('memory_size',)"),
     ("lbfgs: traced size", lambda: jax.jit(co.lbfgs)(2), TypeError, "memory_size"),
     ("bfgs: string", lambda: co.bfgs(damping="0.2"), TypeError, "damping"),
     ("bfgs: damping of 1", lambda: co.bfgs(damping=1.0), ValueError, "damping"),
@@ -219,7 +220,7 @@ ERRORS = [
     # minimize.
     ("minimize: integers", lambda: minimize(x0=MIXED), TypeError, "parameter['n']"),
     ("minimize: integers, of Optax", lambda: minimize(x0=jnp.arange(3), tx=optax.sgd(0.1)), TypeError, "parameter"),
-    ("minimize: string", lambda: minimize(x0={"a": "x"}), TypeError, "parameter['a']"),
+    ("minimize: string", lambda: minimize(x0={"a": "x"}), TypeError, "x0['a']"),
     ("minimize: float16", lambda: minimize(x0=X.astype("float16"), tx=co.lbfgs()), TypeError, "params"),
     ("minimize: no point", lambda: minimize(x0=None, tx=co.lbfgs()), ValueError, "parameters"),
     ("minimize: no function", lambda: minimize(None), TypeError, "fun"),
@@ -242,7 +243,7 @@ ERRORS = [
     ("minimize: state", lambda: minimize(state=MOMENTUM.init(X)), ValueError, "state"),
     # fit.
     ("fit: integers", lambda: fit(params=MIXED, tx=optax.sgd(0.1)), TypeError, "parameter['n']"),
-    ("fit: string", lambda: fit(params="x"), TypeError, "parameter"),
+    ("fit: string", lambda: fit(params="x"), TypeError, "params"),
     ("fit: float16", lambda: fit(params=X.astype("float16"), tx=co.lbfgs()), TypeError, "params"),
     ("fit: no loss", lambda: fit(None), TypeError, "loss"),
     ("fit: vector", lambda: fit(lambda x, batch: x), TypeError, "loss"),
@@ -500,6 +501,64 @@ def test_gradients_of_another_kind(method):
         for grads, kind in ((jnp.arange(3), "int32"), ("x", "str")):
             pattern = f"every gradient must be a floating or complex array, but .* is {kind}"
             assert_raises(TypeError, pattern, functools.partial(update, tx, grads))
+
+
+def transformations():
+    """Those of the table, and a few whose states differ less."""
+    directions = {"backtracking": co.scale_by_lbfgs(4), "adam direction": co.scale_by_adam()}
+    searches = {
+        name: co.with_line_search(direction, co.backtracking())
+        for name, direction in directions.items()
+    }
+    sizes = {
+        "lbfgs of 9 pairs": co.lbfgs(9),
+        "scale_by_lbfgs of 9 pairs": co.scale_by_lbfgs(9),
+        "5 snapshots": co.snapshots(5, 2),
+        "one snapshot": co.snapshots(1, 2),
+    }
+    return {method.name: make(method) for method in METHODS} | searches | sizes
+
+
+def signature(state):
+    return jax.tree.structure(state), [np.shape(leaf) for leaf in jax.tree.leaves(state)]
+
+
+@pytest.mark.parametrize("name", transformations())
+def test_foreign_states(name):
+    """Each transformation refuses the states of all others, while it is traced."""
+    txs = transformations()
+    tx = optax.with_extra_args_support(txs[name])
+    states = [jax.eval_shape(tx.init, X) for tx in txs.values()]
+    own = jax.eval_shape(tx.init, X)
+    for state in (*states, None, {}, (1, 2)):
+        if signature(state) == signature(own):
+            continue
+        if name.startswith(("polyak", "snapshots")) and len(state or ()) != 2:
+            continue  # a chain of Optax, with a check of its own
+        with pytest.raises((TypeError, ValueError), match="needs a state of its own"):
+            jax.eval_shape(
+                lambda state: tx.update(X, state, X, value=jnp.ones(()), value_fn=square), state
+            )
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "named"),
+    [
+        ("adam", None, "adam"),
+        ("adam", (None, None), "scale_by_adam"),
+        ("sgd", None, "a constant learning rate"),
+        ("momentum_halving", MOMENTUM.init(X), "a scheduled learning rate"),
+        ("lbfgs", co.newton().init(X), "a line search"),
+        ("newton", co.newton_cg().init(X), "newton"),
+        ("newton_cg", co.bfgs().init(X), "a trust region"),
+        ("lbfgs of 9 pairs", co.lbfgs(4).init(X), r"memory_size=9 .* of 4"),
+        ("5 snapshots", co.snapshots(3, 2).init(X), r"num=5 .* of 3"),
+    ],
+)
+def test_the_error_for_a_foreign_state_names_the_method(name, state, named):
+    tx = optax.with_extra_args_support(transformations()[name])
+    with pytest.raises((TypeError, ValueError), match=named):
+        tx.update(X, state, X, value=1.0, value_fn=square)
 
 
 @methods(remembers)

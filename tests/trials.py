@@ -103,4 +103,4 @@ def assert_same_state(one, other):
 
 
 def anchor(trial):
-    return trial.anchor_params, trial.anchor_value, trial.anchor_grad, trial.grad_norm
+    return trial.anchor_params, trial.anchor_value, trial.grad, trial.grad_norm

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cs231n_optax import _tree
+from cs231n_optax import _checks, _tree
 from cs231n_optax._precision import widen_all
 from cs231n_optax.globalization.trial import AlwaysAcceptingState, Status, Trial, find_trial
 
@@ -60,6 +60,7 @@ def on_accepted_points(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, AcceptedPointsState]:
+        _checks.own_state("averaging=", state, AcceptedPointsState)
         before: Any = find_trial(state.inner)
         steps, inner_state = inner.update(updates, state.inner, params, **extra_args)
         after = find_trial(inner_state)
@@ -67,7 +68,7 @@ def on_accepted_points(
             _, averaging_state = average.update(steps, state.averaging, params)
         else:
             # The anchor is the accepted point. The first evaluation is at the initial one.
-            point = after.anchor_params
+            point = _tree.fill(after.anchor_params, params)
             running = before.status == Status.RUNNING
             _, averaging_state = average.update(
                 jax.tree.map(jnp.zeros_like, point),

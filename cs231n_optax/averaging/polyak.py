@@ -109,6 +109,7 @@ def polyak_average(
         **extra_args: Any,
     ) -> tuple[optax.Updates, PolyakAverageState]:
         del extra_args
+        _checks.own_state("polyak_average", state, PolyakAverageState)
         point = new_point("polyak_average", updates, params, state.average)
         count = optax.safe_increment(state.count)
         t = jnp.asarray(count, float)

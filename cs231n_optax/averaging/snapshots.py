@@ -100,6 +100,8 @@ def snapshots(num: int, every: jax.typing.ArrayLike) -> optax.GradientTransforma
         **extra_args: Any,
     ) -> tuple[optax.Updates, SnapshotsState]:
         del extra_args
+        _checks.own_state("snapshots", state, SnapshotsState)
+        _checks.own_rows("snapshots", "num", num, len(state.filled))
         slot = state.slot
         count = jnp.where(accept, optax.safe_increment(state.count), state.count)
         take = cycles(count) > cycles(state.count)

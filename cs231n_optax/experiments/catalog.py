@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import optax
 
 import cs231n_optax
+from cs231n_optax import _checks
 from cs231n_optax.experiments.errors import InputError
-from cs231n_optax.experiments.task import Task, TaskSetting, num_parameters
+from cs231n_optax.experiments.task import Budget, Task, TaskSetting, num_parameters
 from cs231n_optax.problems import datasets, landscapes, networks, regressions
 
 # In the order of the lecture, 7-1-3 to 7-1-7.
@@ -246,6 +247,8 @@ def load_task(data: str, model: str, batch_size: int) -> tuple[Task, TaskSetting
         dataset = _load_dataset(data)
     except (ImportError, OSError, ValueError) as error:
         raise InputError(str(error)) from error
+    except MemoryError as error:
+        raise InputError(f"{data}: not enough memory for it: {error}") from error
     if batch_size > len(dataset.x_train):
         raise InputError(
             f"--batch-size {batch_size} is more than the {len(dataset.x_train)} training "
@@ -266,9 +269,41 @@ def load_task(data: str, model: str, batch_size: int) -> tuple[Task, TaskSetting
     return Task(dataset, network), setting
 
 
+def check_memory(
+    setting: TaskSetting, budget: Budget, *, runs: int = 1, records: int, request: str
+) -> None:
+    """Refuse what would have to hold more than 4 GiB at a time, before it begins.
+
+    Counted are the least bytes of ``runs`` that train at a time, from every seed: parameters,
+    gradient and two moments, three numbers per step, and the order of the examples.
+
+    Args:
+      setting: the task.
+      budget: of each run.
+      runs: the number of configurations that train at a time.
+      records: the bytes that are kept of what has finished.
+      request: the options that make it large, for the message.
+    """
+    numbers = 4 * setting.parameters + 3 * budget.steps + setting.train_examples
+    try:
+        _checks.fits_in_memory(
+            f"{request}: a model of {setting.parameters} parameters takes arrays",
+            runs * budget.seeds * 4 * numbers + records,
+            "make one of them smaller",
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
 def _load_dataset(data: str) -> datasets.Dataset:
     if data in DATASETS:
         return DATASETS[data]()
+    try:
+        data.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"--data {data!r}: its name is not UTF-8, and the results name it; rename it"
+        ) from error
     path = Path(data)
     if not path.exists():
         raise InputError(f"no such data: {data} is not {', '.join(DATASETS)} or a path that exists")

@@ -1,17 +1,27 @@
 """What the terminal shows: plain lines and progress bars."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
 from rich import box, progress
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
+
+_UNLIMITED = 10_000  # columns
 
 
 def consoles(*, quiet: bool) -> tuple[Console, Console]:
-    """Return the consoles of stdout and stderr; quiet ones print nothing."""
-    return Console(quiet=quiet), Console(stderr=True, quiet=quiet)
+    """Return the consoles of stdout and stderr; quiet ones print nothing.
+
+    Outside a terminal nothing is wrapped, whatever COLUMNS says.
+    """
+    both = Console(quiet=quiet), Console(stderr=True, quiet=quiet)
+    for console in both:
+        if not console.is_terminal:
+            console.width = _UNLIMITED
+    return both
 
 
 def is_live(console: Console) -> bool:
@@ -25,23 +35,53 @@ def print_lines(console: Console, *lines: str) -> None:
     console.print(*lines, sep="\n", markup=False, highlight=False, soft_wrap=not wrap)
 
 
-def print_table(console: Console, table: Table) -> None:
-    """Print a table with an empty line before and after it."""
-    console.print("", table, "", sep="\n")
+def print_table(
+    console: Console,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    keys: int = 1,
+    left: Collection[int] = (),
+) -> None:
+    """Print a table with an empty line before and after it, in parts if the console is narrow.
+
+    Args:
+      console: where to print.
+      headings: of the columns.
+      rows: the cells.
+      keys: the number of columns at the left with which every part begins.
+      left: the numbers of the columns that are aligned to the left.
+    """
+
+    def part(columns: Sequence[int], gap: int) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, gap, 0, 0), show_edge=False)
+        for column in columns:
+            justify = "left" if column in left else "right"
+            table.add_column(headings[column], justify=justify, overflow="fold")
+        for row in rows:
+            table.add_row(*(row[column] for column in columns))
+        return table
+
+    def fits(table: Table) -> bool:
+        options = console.options.update(max_width=_UNLIMITED)
+        return Measurement.get(console, options, table).maximum <= console.width
+
+    every = range(len(headings))
+    gap = 1 if fits(part(every, 1)) else 0
+    parts = [list(every[:keys])]
+    for column in every[keys:]:
+        if len(parts[-1]) > keys and not fits(part([*parts[-1], column], gap)):
+            parts.append(list(every[:keys]))
+        parts[-1].append(column)
+    for columns in parts:
+        console.print("", part(columns, gap), sep="\n")
+    console.print()
 
 
 def print_written(console: Console, folder: Path, names: Iterable[str]) -> None:
     """Print the paths of the files that have been written."""
     paths = ", ".join(str(folder / name) for name in names)
     console.print(f"Written: {paths}", markup=False, highlight=False, soft_wrap=True)
-
-
-def plain_table(headings: Iterable[str], *, padding: tuple[int, int, int, int]) -> Table:
-    """Return an empty table of right-aligned columns with a line under the headings."""
-    table = Table(box=box.SIMPLE_HEAD, padding=padding, show_edge=False)
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
 
 
 def progress_bars(console: Console) -> progress.Progress:

@@ -1,12 +1,15 @@
-"""The files that a command writes, each of them whole or not at all."""
+"""The files that a command writes: each of them whole, and all of one run."""
 
+import contextlib
 import csv
+import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from cs231n_optax._files import replacing
+from cs231n_optax._files import remove_unfinished, replacing_together, writing
 from cs231n_optax.experiments.errors import InputError
 
 
@@ -35,24 +38,46 @@ def check_writable(folder: Path, files: Iterable[str], folders: Iterable[str] = 
         raise InputError(f"can't write to --out {folder}: {taken[0]} there")
 
 
+@contextlib.contextmanager
+def new_results(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Yield a temporary folder for the results of a run, which replace older ones at the end.
+
+    An older file of these names without a new one is removed. What was left by a run that was
+    killed is removed too.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(folder, re.escape(names[0]))
+    with replacing_together(folder, names) as new:
+        yield new
+
+
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table."""
-    with replacing(path, "w") as file:
+    with writing(path, "w") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write a document as strict JSON, which has neither NaN nor infinity: see `number`."""
-    with replacing(path, "w") as file:
-        json.dump(document, file, indent=2, ensure_ascii=False, allow_nan=False)
+    """Write a document as strict JSON, which has neither NaN nor infinity: see `number`.
+
+    Its entry "files" has the checksums of the other files in the folder, which so belong to it.
+    """
+    others = {
+        other.name: f"sha256:{hashlib.sha256(other.read_bytes()).hexdigest()}"
+        for other in sorted(path.parent.iterdir())
+    }
+    with writing(path, "w") as file:
+        json.dump(
+            {**document, "files": others}, file, indent=2, ensure_ascii=False, allow_nan=False
+        )
         file.write("\n")
 
 
 def write_png(path: Path, figure: Figure) -> None:
     """Write a figure."""
-    with replacing(path, "wb") as file:
+    with writing(path, "wb") as file:
         figure.savefig(file, format="png")
 
 

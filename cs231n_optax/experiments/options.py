@@ -14,32 +14,57 @@ import jax
 import numpy as np
 import typer
 
-from cs231n_optax.experiments.catalog import DECAYS, MODELS
+from cs231n_optax.experiments.catalog import DECAYS, METHODS, MODELS, SEARCHES
 from cs231n_optax.experiments.sweep.experiment import Range
+
+# The range of float32, in which networks are trained; JAX rounds smaller numbers to zero.
+_SMALLEST, _LARGEST = (float(x) for x in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
+_MOST_DIGITS, _MOST_SHOWN = 10, 40
 
 
 def count(text: Any, at_least: int = 1) -> int:
     """Convert to a whole number."""
     text = str(text)
-    if not (text.isdecimal() and at_least <= int(text) < 2**31):
-        raise typer.BadParameter(f"must be a whole number >= {at_least} and < 2^31, got {text!r}")
+    short = text.isdecimal() and len(text) <= _MOST_DIGITS
+    if not (short and at_least <= int(text) < 2**31):
+        raise typer.BadParameter(
+            f"must be a whole number >= {at_least} and < 2^31, got {text[:_MOST_SHOWN]!r}"
+        )
     return int(text)
 
 
 def one_of(names: Collection[str]) -> Callable[[str], str]:
-    """Return a converter that accepts these names only."""
+    """Return a converter that accepts these names only, also with _ for -, as in Python."""
 
     def choose(text: str) -> str:
-        if text not in names:
+        name = _with_dashes(text)
+        if name not in names:
             raise typer.BadParameter(f"invalid choice: {text!r} (choose from {', '.join(names)})")
-        return text
+        return name
 
     return choose
 
 
+def minibatch_method(text: str) -> str:
+    """Convert to a method that can train on mini-batches."""
+    name = _with_dashes(text)
+    if name in SEARCHES:
+        raise typer.BadParameter(
+            f"{name} needs the same data for every trial of a step, but here each step has another "
+            f"mini-batch; instead: cs231n-optax solve softmax-regression --method {name}"
+        )
+    return one_of(METHODS)(name)
+
+
+def _with_dashes(name: str) -> str:
+    return name.strip().replace("_", "-")
+
+
 def learning_rate(text: Any) -> float:
-    """Convert to a learning rate, a finite number > 0."""
-    return _number(text, lambda x: 0 < x < math.inf, "α must be a finite number > 0")
+    """Convert to a learning rate, a number > 0 in the range of float32."""
+    return _number(
+        text, lambda x: _SMALLEST <= x <= _LARGEST, "α must be a finite number > 0 in float32"
+    )
 
 
 def nonnegative(text: Any) -> float:
@@ -64,23 +89,22 @@ def value_or_range(text: str) -> float | Range:
     """Convert ``X`` to a number, and ``A:B`` or ``A:B:log`` to a range."""
     log = text.endswith(":log")
     values = [_float(part) for part in text.removesuffix(":log").split(":")]
-    largest = float(np.finfo(np.float32).max)
-    if len(values) not in ((2,) if log else (1, 2)) or not all(abs(x) <= largest for x in values):
+    if len(values) not in ((2,) if log else (1, 2)) or not all(abs(x) <= _LARGEST for x in values):
         raise typer.BadParameter(f"must be X, A:B or A:B:log with numbers, got {text!r}")
     low, high = values[0], values[-1]
     if len(values) == 1:
         return low
     if not low < high:
         raise typer.BadParameter(f"A must be less than B in A:B, got {text!r}")
-    if log and low <= 0:
-        raise typer.BadParameter(f"A must be > 0 in A:B:log, got {text!r}")
+    if log and low < _SMALLEST:
+        raise typer.BadParameter(f"A must be > 0 in float32 in A:B:log, got {text!r}")
     return Range(low, high, log)
 
 
 def _number(text: Any, is_valid: Callable[[float], bool], wanted: str) -> float:
     number = _float(text)
     if not is_valid(number):
-        raise typer.BadParameter(f"{wanted}, got {text!r}")
+        raise typer.BadParameter(f"{wanted}, got {str(text)[:_MOST_SHOWN]!r}")
     return number
 
 
@@ -124,7 +148,11 @@ _MODEL = (
     "softmax (softmax regression), mlp (a perceptron with one hidden layer of 64), or cnn (a small "
     "convolutional network, for images only)."
 )
-_OUT = "Folder of the results; older results there are replaced."
+_OUT = "Folder of the results; older results of this command there are replaced."
+_SWEEP_OUT = (
+    "Folder of the results. A sweep with the same options goes on from what is there; another one "
+    "is refused, so that no finished configuration is lost: give it another folder."
+)
 
 Data = Annotated[str, option(None, "DATA", _DATA)]
 Model = Annotated[str, option(one_of(MODELS), "MODEL", _MODEL)]
@@ -133,4 +161,5 @@ BatchSize = Annotated[int, option(count, "N", "Images per update.")]
 Seeds = Annotated[int, option(count, "N", "Number of starting points.")]
 Decay = Annotated[str, option(one_of(DECAYS), "DECAY", f"Decay of the learning rate α: {_DECAYS}.")]
 Out = Annotated[Path, option(None, "DIR", _OUT)]
+SweepOut = Annotated[Path, option(None, "DIR", _SWEEP_OUT)]
 Quiet = Annotated[bool, switch("--quiet", "Print nothing but errors.")]

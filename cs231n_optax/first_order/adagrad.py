@@ -15,7 +15,7 @@ import optax
 
 from cs231n_optax import _checks, _tree
 from cs231n_optax._precision import in_float32
-from cs231n_optax.first_order.learning_rate import scale_by_learning_rate
+from cs231n_optax.first_order.learning_rate import named_chain, scale_by_learning_rate
 
 
 class ScaleByAdagradState(NamedTuple):
@@ -67,6 +67,7 @@ def scale_by_adagrad(*, eps: jax.typing.ArrayLike = 1e-7) -> optax.GradientTrans
         updates: optax.Updates, state: Any, params: optax.Params | None = None
     ) -> tuple[optax.Updates, ScaleByAdagradState]:
         del params
+        _checks.own_state("scale_by_adagrad", state, ScaleByAdagradState)
         direction, grad_squared = _tree.leafwise(_rule, updates, state.grad_squared, eps=eps)
         return direction, ScaleByAdagradState(grad_squared)
 
@@ -89,4 +90,4 @@ def adagrad(
       >>> print(step.round(3))
       [-0.1  0.1]
     """
-    return in_float32(optax.chain(scale_by_adagrad(eps=eps), scale_by_learning_rate(learning_rate)))
+    return named_chain("adagrad", scale_by_adagrad(eps=eps), scale_by_learning_rate(learning_rate))

@@ -19,7 +19,7 @@ import optax
 
 from cs231n_optax import _checks, _tree
 from cs231n_optax._precision import in_float32
-from cs231n_optax.first_order.learning_rate import scale_by_learning_rate
+from cs231n_optax.first_order.learning_rate import named_chain, scale_by_learning_rate
 
 
 class ScaleByAdamState(NamedTuple):
@@ -102,6 +102,7 @@ def scale_by_adam(
         updates: optax.Updates, state: Any, params: optax.Params | None = None
     ) -> tuple[optax.Updates, ScaleByAdamState]:
         del params
+        _checks.own_state("scale_by_adam", state, ScaleByAdamState)
         count = optax.safe_increment(state.count)
         correction1 = _tree.bias_correction(b1, count) if bias_correction else 1
         correction2 = _tree.bias_correction(b2, count) if bias_correction else 1
@@ -146,9 +147,8 @@ def adam(
       >>> print(step.round(3))
       [-0.1  0.1]
     """
-    return in_float32(
-        optax.chain(
-            scale_by_adam(b1, b2, eps, bias_correction=bias_correction),
-            scale_by_learning_rate(learning_rate),
-        )
+    return named_chain(
+        "adam",
+        scale_by_adam(b1, b2, eps, bias_correction=bias_correction),
+        scale_by_learning_rate(learning_rate),
     )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from cs231n_optax import _checks, _tree
+from cs231n_optax._precision import in_float32
 
 
 class ScheduledLearningRateState(NamedTuple):
@@ -35,8 +36,34 @@ def scale_by_learning_rate(learning_rate: optax.ScalarOrSchedule) -> optax.Gradi
     return _scale_by_schedule(rate) if callable(rate) else _scale_by_constant(rate)
 
 
+def named_chain(
+    method: str, *parts: optax.GradientTransformation
+) -> optax.GradientTransformationExtraArgs:
+    """``optax.chain`` in float32 or wider; the error for a foreign state names the method."""
+    chain = optax.chain(*parts)
+
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
+        _checks.own_chain(method, state, len(parts))
+        return chain.update(updates, state, params, **extra_args)
+
+    return in_float32(optax.GradientTransformationExtraArgs(chain.init, update))
+
+
 def _scale_by_constant(rate: Any) -> optax.GradientTransformation:
-    return optax.stateless(lambda updates, _: _tree.leafwise(_rule, updates, rate=rate)[0])
+    def init(params: optax.Params) -> optax.EmptyState:
+        del params
+        return optax.EmptyState()
+
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.EmptyState]:
+        del params
+        _checks.own_state("a constant learning rate", state, optax.EmptyState)
+        return _tree.leafwise(_rule, updates, rate=rate)[0], state
+
+    return optax.GradientTransformation(init, update)
 
 
 def _scale_by_schedule(schedule: Callable[[Any], Any]) -> optax.GradientTransformation:
@@ -53,6 +80,7 @@ def _scale_by_schedule(schedule: Callable[[Any], Any]) -> optax.GradientTransfor
         updates: optax.Updates, state: Any, params: optax.Params | None = None
     ) -> tuple[optax.Updates, ScheduledLearningRateState]:
         del params
+        _checks.own_state("a scheduled learning rate", state, ScheduledLearningRateState)
         rate = rate_at(state.count)
         (updates,) = _tree.leafwise(_rule, updates, rate=rate)
         return updates, ScheduledLearningRateState(optax.safe_increment(state.count), rate)

@@ -13,7 +13,7 @@ import optax
 
 from cs231n_optax import _checks, _tree
 from cs231n_optax._precision import in_float32
-from cs231n_optax.first_order.learning_rate import scale_by_learning_rate
+from cs231n_optax.first_order.learning_rate import named_chain, scale_by_learning_rate
 
 
 class ScaleByMomentumState(NamedTuple):
@@ -64,6 +64,7 @@ def scale_by_momentum(rho: jax.typing.ArrayLike = 0.9) -> optax.GradientTransfor
         updates: optax.Updates, state: Any, params: optax.Params | None = None
     ) -> tuple[optax.Updates, ScaleByMomentumState]:
         del params
+        _checks.own_state("scale_by_momentum", state, ScaleByMomentumState)
         direction, velocity = _tree.leafwise(_rule, updates, state.velocity, rho=rho)
         return direction, ScaleByMomentumState(velocity)
 
@@ -89,4 +90,4 @@ def momentum(
       >>> print(step)
       [-0.1 -0.1]
     """
-    return in_float32(optax.chain(scale_by_momentum(rho), scale_by_learning_rate(learning_rate)))
+    return named_chain("momentum", scale_by_momentum(rho), scale_by_learning_rate(learning_rate))

@@ -19,7 +19,7 @@ import optax
 
 from cs231n_optax import _checks, _tree
 from cs231n_optax._precision import in_float32
-from cs231n_optax.first_order.learning_rate import scale_by_learning_rate
+from cs231n_optax.first_order.learning_rate import named_chain, scale_by_learning_rate
 
 
 class ScaleByNesterovState(NamedTuple):
@@ -71,6 +71,7 @@ def scale_by_nesterov(rho: jax.typing.ArrayLike = 0.9) -> optax.GradientTransfor
         updates: optax.Updates, state: Any, params: optax.Params | None = None
     ) -> tuple[optax.Updates, ScaleByNesterovState]:
         del params
+        _checks.own_state("scale_by_nesterov", state, ScaleByNesterovState)
         updates, look_ahead = _tree.leafwise(_rule, updates, state.look_ahead, rho=rho)
         return updates, ScaleByNesterovState(look_ahead)
 
@@ -100,7 +101,7 @@ def nesterov(
       ``optax.sgd(learning_rate, momentum=rho, nesterov=True)`` and PyTorch's ``nesterov=True``,
       where α stands outside the velocity: the iterates agree only while α is constant.
     """
-    return in_float32(optax.chain(scale_by_learning_rate(learning_rate), scale_by_nesterov(rho)))
+    return named_chain("nesterov", scale_by_learning_rate(learning_rate), scale_by_nesterov(rho))
 
 
 def nesterov_iterate(state: optax.OptState, params: optax.Params) -> optax.Params:

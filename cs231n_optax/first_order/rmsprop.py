@@ -15,7 +15,7 @@ import optax
 
 from cs231n_optax import _checks, _tree
 from cs231n_optax._precision import in_float32
-from cs231n_optax.first_order.learning_rate import scale_by_learning_rate
+from cs231n_optax.first_order.learning_rate import named_chain, scale_by_learning_rate
 
 
 class ScaleByRmspropState(NamedTuple):
@@ -69,6 +69,7 @@ def scale_by_rmsprop(
         updates: optax.Updates, state: Any, params: optax.Params | None = None
     ) -> tuple[optax.Updates, ScaleByRmspropState]:
         del params
+        _checks.own_state("scale_by_rmsprop", state, ScaleByRmspropState)
         direction, grad_squared = _tree.leafwise(
             _rule, updates, state.grad_squared, decay=decay, eps=eps
         )
@@ -97,6 +98,6 @@ def rmsprop(
       >>> print(step.round(3))
       [-0.2  0.2]
     """
-    return in_float32(
-        optax.chain(scale_by_rmsprop(decay, eps=eps), scale_by_learning_rate(learning_rate))
+    return named_chain(
+        "rmsprop", scale_by_rmsprop(decay, eps=eps), scale_by_learning_rate(learning_rate)
     )

@@ -151,7 +151,7 @@ def decide(
     )
     trial = scalars._replace(
         anchor_params=_tree.select(decision.moves_anchor, evaluation.params, old.anchor_params),
-        anchor_grad=_tree.select(decision.moves_anchor, evaluation.grads, old.anchor_grad),
+        grad=_tree.select(decision.moves_anchor, evaluation.grads, old.grad),
     )
     return trial, decision
 

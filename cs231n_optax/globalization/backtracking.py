@@ -96,6 +96,7 @@ def backtracking(
         )
 
     def step(state: BacktrackingState, value: jax.Array, slope: jax.Array) -> BacktrackingState:
+        _checks.own_state("backtracking", state, BacktrackingState)
         t = state.step
         num_evals = state.num_evals + 1
         changed = (value != state.start_value) | (slope != state.start_slope)

@@ -22,7 +22,7 @@ from cs231n_optax.globalization.acceptance import (
     noise,
 )
 from cs231n_optax.globalization.search import Search
-from cs231n_optax.globalization.trial import RUNNING, Trial, first_trial
+from cs231n_optax.globalization.trial import RUNNING, Trial, first_trial, next_count
 from cs231n_optax.globalization.wolfe import wolfe
 
 METHOD = "a line search"
@@ -32,6 +32,7 @@ class LineSearchState(NamedTuple):
     """State of `with_line_search`.
 
     Attributes:
+      count: int32, see `next_count`.
       trial: the `Trial` record; its anchor is the last accepted point.
       direction_state: the state of the direction.
       direction: d, the line from the anchor, the tree of the parameters. The current trial point is
@@ -39,6 +40,7 @@ class LineSearchState(NamedTuple):
       search_state: the state of the search along it.
     """
 
+    count: jax.Array
     trial: Trial
     direction_state: optax.OptState
     direction: optax.Updates
@@ -143,6 +145,7 @@ def with_line_search(
         _checks.trial_params(METHOD, params)
         zero = jnp.zeros((), _tree.scalar_dtype(params))
         state = LineSearchState(
+            count=jnp.zeros((), jnp.int32),
             trial=first_trial(params),
             direction_state=inner.init(params),
             direction=_tree.zeros_like(params),
@@ -159,6 +162,7 @@ def with_line_search(
         **extra_args: Any,
     ) -> tuple[optax.Updates, LineSearchState]:
         # 1. Check the input: the value and gradient at the trial point.
+        _checks.own_state(METHOD, state, LineSearchState)
         displacement = _tree.scale(state.search_state.step, state.direction)
         evaluation = check_evaluation(
             METHOD, updates, params, value, trial=state.trial, displacement=displacement
@@ -174,6 +178,7 @@ def with_line_search(
         )
         steps = _step_to_trial(trial, line.direction, search_state.step, evaluation.params)
         return steps, LineSearchState(
+            count=next_count(state, trial),
             trial=trial,
             direction_state=line.direction_state,
             direction=line.direction,
@@ -206,9 +211,11 @@ def _turn(
     # Update the direction. A restart resets its state first; a state with handles_accept passes
     # the select unchanged and is told by the keyword.
     restart, needs_direction = decision.restart, decision.needs_direction
-    direction_state = _tree.select(~restart, state.direction_state, inner.init(trial.anchor_params))
+    fresh_state = inner.init(trial.anchor_params)
+    _checks.direction_state(METHOD, state.direction_state, fresh_state)
+    direction_state = _tree.select(~restart, state.direction_state, fresh_state)
     ascent, new_direction_state = inner.update(
-        trial.anchor_grad,
+        trial.grad,
         direction_state,
         trial.anchor_params,
         value=trial.anchor_value,
@@ -219,7 +226,7 @@ def _turn(
 
     # Steepest descent is searched at the start, after a failure, and instead of a direction that
     # is not a descent direction. It is scaled to a largest element of 1.
-    slope = _tree.vdot(trial.anchor_grad, ascent)
+    slope = _tree.vdot(trial.grad, ascent)
     descends = (slope > 0) & jnp.isfinite(slope)
     is_steepest = decision.is_start | restart | ~descends
     scale = -1 / jnp.maximum(trial.grad_norm, _checks.SMALLEST_NORMAL)
@@ -229,7 +236,7 @@ def _turn(
         return jnp.where(needs_direction, new, d)
 
     return Line(
-        direction=jax.tree.map(leaf, trial.anchor_grad, ascent, state.direction),
+        direction=jax.tree.map(leaf, trial.grad, ascent, state.direction),
         direction_state=_tree.select(needs_direction, new_direction_state, direction_state),
         is_steepest=is_steepest,
     )
@@ -245,7 +252,7 @@ def _propose(
     unit_step: bool,
 ) -> Any:
     """The search with its next step: restarted on a new line, or as it is."""
-    slope = _tree.vdot(trial.anchor_grad, line.direction)
+    slope = _tree.vdot(trial.grad, line.direction)
     # A trial point farther away than √max could not be left again by adding an update.
     max_step = np.sqrt(np.finfo(slope.dtype).max) / jnp.maximum(_tree.max_abs(line.direction), 1)
 

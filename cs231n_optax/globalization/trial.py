@@ -14,30 +14,37 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cs231n_optax import _tree
+from cs231n_optax import _checks, _tree
 
 
 class Status(enum.IntEnum):
-    """The status of a run. All but RUNNING are final.
+    """The status of a run. All but RUNNING are final."""
 
-    CONVERGED: the gradient is zero, or within the tolerance of `minimize`.
-    STALLED: rounding errors prevent a further decrease.
-    FAILED: a value was not finite at the first point, or no step decreases the value.
-    BUDGET: `minimize` has used up its evaluations.
-    SADDLE: the gradient is small, and the curvature negative in some direction.
-    MISPLACED: the parameters were not where the last update sent them.
-    """
+    def __new__(cls, value: int, doc: str) -> "Status":
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.__doc__ = doc
+        return member
 
-    RUNNING = 0
-    CONVERGED = 1
-    STALLED = 2
-    FAILED = 3
-    BUDGET = 4
-    SADDLE = 5
-    MISPLACED = 6
+    RUNNING = 0, "the run has not ended."
+    CONVERGED = 1, "the gradient is zero, or within the tolerance."
+    STALLED = 2, "rounding errors prevent a further decrease."
+    FAILED = 3, "a value or gradient was not finite, or no step decreases the value."
+    BUDGET = 4, "`minimize` has used up its evaluations."
+    SADDLE = 5, "the gradient is small, and the curvature negative in some direction."
+    MISPLACED = 6, "the parameters were not where the last update sent them."
+    UNBOUNDED = 7, "the value falls without limit: the function seems to have no lower bound."
+    STOPPED = 8, "the callback of `minimize` asked for the end."
 
 
-RUNNING, CONVERGED, STALLED, FAILED, BUDGET, SADDLE, MISPLACED = map(np.int32, Status)
+# For help(Status), which shows no documentation of a member.
+Status.__doc__ = "\n".join(
+    [f"{Status.__doc__}\n", *(f"{status.name}: {status.__doc__}" for status in Status)]
+)
+
+RUNNING, CONVERGED, STALLED, FAILED, BUDGET, SADDLE, MISPLACED, UNBOUNDED, STOPPED = map(
+    np.int32, Status
+)
 
 
 class Progress(NamedTuple):
@@ -69,8 +76,10 @@ class Trial(NamedTuple):
 
     Attributes:
       anchor_params: the last accepted point, the tree of the parameters.
-      anchor_grad: the gradient there, the tree of the parameters.
-      anchor_value: scalar, the objective there.
+      grad: the gradient there, the tree of the parameters.
+      value: scalar, always infinite: so `optax.value_and_grad_from_state`, which takes a finite
+        value and the ``grad`` beside it for those at the next point, evaluates that point.
+      anchor_value: scalar, the objective at the anchor.
       grad_norm: scalar, the largest |element| of the gradient there.
       accepted: bool scalar, whether the last update accepted its point.
       may_stop: bool scalar, whether a small gradient at the anchor may end the run.
@@ -83,7 +92,8 @@ class Trial(NamedTuple):
     """
 
     anchor_params: optax.Params
-    anchor_grad: optax.Updates
+    grad: optax.Updates
+    value: jax.Array
     anchor_value: jax.Array
     grad_norm: jax.Array
     accepted: jax.Array
@@ -104,7 +114,8 @@ def first_trial(params: optax.Params) -> Trial:
 
     return Trial(
         anchor_params=_tree.copy(params),
-        anchor_grad=_tree.zeros_like(params),
+        grad=_tree.zeros_like(params),
+        value=jnp.full((), jnp.inf, dtype),
         anchor_value=zero(),
         grad_norm=zero(),
         accepted=zero(bool),
@@ -126,9 +137,23 @@ def first_trial(params: optax.Params) -> Trial:
     )
 
 
+def next_count(old: Any, trial: Trial) -> jax.Array:
+    """The number of updates, int32; the largest int32 if one has ended the run.
+
+    Loops written for Optax's L-BFGS end when this reaches a limit. A run that has ended may have a
+    gradient above their tolerance, and its state stays as it is.
+
+    Args:
+      old: the state before an update, with ``count`` and ``trial``.
+      trial: the record after it.
+    """
+    count = jnp.where(trial.status == RUNNING, optax.safe_increment(old.count), _checks.MAX_INT)
+    return jnp.where(old.trial.status == RUNNING, count, old.count)
+
+
 def scalars_of(trial: Trial) -> Trial:
     """The record without its two trees, for `fused_if`."""
-    return trial._replace(anchor_params=None, anchor_grad=None)
+    return trial._replace(anchor_params=None, grad=None)
 
 
 def find_trial(state: optax.OptState) -> Trial | None:
@@ -143,20 +168,23 @@ def find_trial(state: optax.OptState) -> Trial | None:
     return found[0] if found else None
 
 
-def accepted_params(state: Any) -> Any:
+def accepted_params(state: Any, params: Any = None) -> Any:
     """The last accepted point: the answer so far of a method that rejects trial points.
 
     The parameters of the loop may be a trial point that will be rejected.
 
     Args:
       state: a state of `with_line_search`, or any state that contains one.
+      params: the parameters of the loop, for a method inside ``optax.partition``, whose state
+        knows only the leaves that it moves: the others are taken from here.
 
     Returns:
       The point, with the tree, shapes and dtypes of the parameters; before the first update, the
-      parameters given to ``init``.
+      parameters given to ``init``. Without ``params``, `optax.MaskedNode` for leaves that the
+      method does not know.
 
     Raises:
-      ValueError: if the state holds no trial record, or several.
+      ValueError: if the state holds no trial record, or several, or ``params`` are of another tree.
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp
@@ -165,7 +193,13 @@ def accepted_params(state: Any) -> Any:
       >>> print(cs231n_optax.accepted_params(state))
       [1. 1.]
     """
-    return _require_trial(state).anchor_params
+    anchor = _require_trial(state).anchor_params
+    if params is None:
+        return anchor
+    try:
+        return _tree.fill(anchor, _tree.plain(params))
+    except ValueError as error:
+        raise ValueError(f"params are not of the tree of the state: {error}") from None
 
 
 def accepted(state: Any) -> jax.Array:
@@ -264,6 +298,7 @@ def always_accepting(tx: optax.GradientTransformation) -> optax.GradientTransfor
         **extra_args: Any,
     ) -> tuple[optax.Updates, AlwaysAcceptingState]:
         del tolerance  # Optax's line searches refuse this keyword
+        _checks.own_state("minimize", state, AlwaysAcceptingState)
         old = state.trial
         grad_norm = _tree.max_abs(updates).astype(old.grad_norm.dtype)
         running = old.status == RUNNING
@@ -271,7 +306,7 @@ def always_accepting(tx: optax.GradientTransformation) -> optax.GradientTransfor
         accept = running & is_finite
         here = old._replace(
             anchor_params=params,
-            anchor_grad=updates,
+            grad=updates,
             anchor_value=jnp.asarray(value).astype(old.anchor_value.dtype),
             grad_norm=grad_norm,
         )

@@ -25,7 +25,7 @@ from cs231n_optax.globalization.acceptance import (
     noise,
 )
 from cs231n_optax.globalization.search import LinePoint, first_true
-from cs231n_optax.globalization.trial import RUNNING, Trial, first_trial
+from cs231n_optax.globalization.trial import RUNNING, Trial, first_trial, next_count
 
 METHOD = "a trust region"
 ACCEPTABLE = 1e-4  # least ρ of an accepted trial
@@ -106,12 +106,14 @@ class TrustRegionState(NamedTuple):
     """State of `with_trust_region`.
 
     Attributes:
+      count: int32, see `next_count`.
       trial: the `Trial` record; its anchor is the last accepted point.
       model_state: the state of the model at the anchor.
       step: p, from the anchor to the current trial point, the tree of the parameters.
       region: see `Region`.
     """
 
+    count: jax.Array
     trial: Trial
     model_state: Any
     step: optax.Updates
@@ -158,6 +160,7 @@ def with_trust_region(
         _checks.trial_params(METHOD, params)
         zero = jnp.zeros((), _tree.scalar_dtype(params))
         state = TrustRegionState(
+            count=jnp.zeros((), jnp.int32),
             trial=first_trial(params),
             model_state=model.init(params),
             step=_tree.zeros_like(params),
@@ -174,6 +177,7 @@ def with_trust_region(
         **extra_args: Any,
     ) -> tuple[optax.Updates, TrustRegionState]:
         # 1. Check the input: the value and gradient at the trial point.
+        _checks.own_state(METHOD, state, TrustRegionState)
         old = state.trial
         evaluation = check_evaluation(
             METHOD, updates, params, value, trial=old, displacement=state.step
@@ -210,6 +214,7 @@ def with_trust_region(
         )
         steps = _step_to_trial(trial, proposal.step, evaluation.params)
         return steps, TrustRegionState(
+            count=next_count(state, trial),
             trial=trial,
             model_state=model_state,
             step=proposal.step,

@@ -133,6 +133,7 @@ def wolfe(
         )
 
     def step(state: WolfeState, value: jax.Array, slope: jax.Array) -> WolfeState:
+        _checks.own_state("wolfe", state, WolfeState)
         t, start = state.step, state.start
         trial = LinePoint(t, value, slope)
         num_evals = state.num_evals + 1

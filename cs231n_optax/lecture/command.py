@@ -6,10 +6,9 @@ from typing import Annotated
 import jax
 import typer
 
-from cs231n_optax.experiments import files, options
+from cs231n_optax.experiments import files, interrupts, options
 from cs231n_optax.experiments.console import Bar, consoles, print_written
-from cs231n_optax.experiments.errors import INTERRUPTED, InputError, complain
-from cs231n_optax.experiments.interrupts import Interrupts
+from cs231n_optax.experiments.errors import InputError, complain
 from cs231n_optax.experiments.options import one_of
 from cs231n_optax.lecture.catalog import FIGURES
 from cs231n_optax.lecture.write import write
@@ -44,19 +43,23 @@ def figures(
     chosen = list(dict.fromkeys(names or FIGURES))
     files.check_writable(out, [f"{name}.{picture_format}" for name in chosen])
     console, err = consoles(quiet=quiet)
+    interrupts.begin()
+    finished: list[str] = []
     written: list[str] = []
-    with Interrupts() as interrupts, Bar("figures", len(chosen), err) as bar:
+    with interrupts.suppressed(), Bar("figures", len(chosen), err) as bar:
         show = interrupts.checking(bar.show_or_print)
-        try:
-            for done, name in enumerate(chosen):
-                show(done, name)
-                written += _make(name, out, picture_format)
-            show(len(chosen), "done")
-        except KeyboardInterrupt:
-            bar.stop()
-            complain(f"interrupted, {done} of {len(chosen)} figures are written")
-            return INTERRUPTED
+        for name in chosen:
+            show(len(finished), name)
+            written += _make(name, out, picture_format)
+            finished.append(name)
+        show(len(chosen), "done")
+    if not finished:
+        raise KeyboardInterrupt
+    interrupts.only_record()
     print_written(console, out, written)
+    if len(finished) < len(chosen):
+        complain(f"interrupted; {len(finished)} of {len(chosen)} figures are written")
+        return interrupts.exit_status()
     return 0
 
 

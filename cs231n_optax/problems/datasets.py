@@ -6,18 +6,26 @@ Every loader ends in `_validated`, which checks the data and standardises the in
 
 m = mean and s = standard deviation of all numbers in the training inputs, two scalars, also applied
 to the test inputs. Nothing is downloaded.
+
+A file is checked before its arrays are read: it must be a regular file, its headers must agree with
+each other and with the sizes in the archive, and the arrays must fit `MAX_BYTES` in float32.
 """
 
+import contextlib
 import importlib
+import io
+import math
 import os
+import warnings
 import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 
-from cs231n_optax._files import UNREADABLE
+from cs231n_optax._checks import MAX_BYTES
 
 _SPLIT_SEED = 0
 _TEST_FRACTION = 0.2
@@ -28,7 +36,15 @@ _CIFAR_PIXELS = 3 * 32 * 32
 _CIFAR_RECORD = 1 + _CIFAR_PIXELS
 _CIFAR_CLASSES = 10
 
-_LARGEST_LABEL = int(np.iinfo(np.int32).max) - 1
+# What NumPy writes into an archive: the methods of compression, and the versions of a header.
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_HEADER_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+_LONGEST_HEADER = 12 + 10_000  # NumPy refuses longer ones, too
+
+_LARGEST_LABEL = 99_999
 
 
 class Dataset(NamedTuple):
@@ -97,17 +113,18 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
 
     - ``x_train``, ``x_test``: real numbers in any unit, images (N, H, W) or (N, H, W, C), or
       feature vectors (N, D).
-    - ``y_train``, ``y_test``: classes 0, 1, 2, ... of shape (N,), integers or whole floats.
+    - ``y_train``, ``y_test``: classes 0, 1, 2, ... of shape (N,), integers or whole floats, at most
+      99,999.
 
     Args:
       path: the archive, as ``np.savez`` or ``np.savez_compressed`` writes it. It is read without
-        unpickling, so an untrusted file can't run code.
+        unpickling, so an untrusted file can't run code. The four arrays may take 4 GiB in float32.
 
     Returns:
       The data set, named after the file.
 
     Raises:
-      FileNotFoundError, ValueError: one line with the file and the error.
+      OSError, ValueError: one line with the file and the error.
 
     Example:
       >>> import os, tempfile
@@ -125,8 +142,7 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
        [ 0.45  1.34]]
     """
     path = Path(path)
-    arrays = _npz_arrays(path)
-    return _validated(str(path), *(arrays[key] for key in _NPZ_KEYS))._replace(name=path.stem)
+    return _validated(str(path), *_npz_arrays(path))._replace(name=path.stem)
 
 
 def load_cifar10(folder: str | os.PathLike[str]) -> Dataset:
@@ -142,7 +158,7 @@ def load_cifar10(folder: str | os.PathLike[str]) -> Dataset:
       axis is red, green, blue.
 
     Raises:
-      FileNotFoundError, ValueError: one line with the file and the error.
+      OSError, ValueError: one line with the file and the error.
 
     Example:
       Two training images and a test image, in the same format:
@@ -170,8 +186,11 @@ def load_cifar10(folder: str | os.PathLike[str]) -> Dataset:
     train_files = sorted(folder.glob("data_batch_*.bin"))
     if not train_files:
         raise ValueError(f"{folder}: no data_batch_*.bin here (CIFAR-10's binary version)")
+    test_file = folder / "test_batch.bin"
+    sizes = [_cifar_size(file) for file in (*train_files, test_file)]
+    _check_memory(str(folder), 4 * sum(sizes))
     train = np.concatenate([_cifar_records(file) for file in train_files])
-    test = _cifar_records(folder / "test_batch.bin")
+    test = _cifar_records(test_file)
     dataset = _validated(
         str(folder), _cifar_images(train), train[:, 0], _cifar_images(test), test[:, 0]
     )
@@ -197,36 +216,109 @@ def _split(name: str, x: np.ndarray, y: np.ndarray) -> Dataset:
     return _validated(name, x_train, y_train, x_test, y_test)
 
 
-def _npz_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The four arrays of an archive."""
+class _Header(NamedTuple):
+    """What the header of an array says."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+def _npz_arrays(path: Path) -> list[np.ndarray]:
+    """The four arrays of an archive, whose headers are checked before any array is read."""
+    _check_regular(path)
+    with warnings.catch_warnings(action="ignore"), open(path, "rb") as file:
+        with _naming(f"{path}: not a NumPy .npz archive"):
+            archive = zipfile.ZipFile(file)
+        members = [_npz_member(path, archive, key) for key in _NPZ_KEYS]
+        headers, arrays = [], []
+        for key, member in zip(_NPZ_KEYS, members, strict=True):
+            with _naming(f"{path}: {key} can't be read"):
+                headers.append(_npz_header(archive, member))
+        _check_headers(str(path), headers)
+        for key, member in zip(_NPZ_KEYS, members, strict=True):
+            with _naming(f"{path}: {key} can't be read"), archive.open(member) as array:
+                arrays.append(np.lib.format.read_array(array, allow_pickle=False))
+                array.read(1)  # the checksum is compared at the end
+    return arrays
+
+
+@contextlib.contextmanager
+def _naming(problem: str) -> Iterator[None]:
+    """Turn any exception into a ValueError of one line that begins with the file and the problem.
+
+    On a broken file the readers of archives and headers raise exceptions of a dozen types.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{problem}: {_brief(str(error)) or type(error).__name__}") from error
+
+
+def _npz_member(path: Path, archive: zipfile.ZipFile, key: str) -> zipfile.ZipInfo:
+    """The entry of an array."""
+    names = archive.namelist()
+    for name in (f"{key}.npy", key):
+        if name in names:
+            return archive.getinfo(name)
+    held = _brief(", ".join(map(repr, names))) or "nothing"
+    raise ValueError(f"{path}: has no array {key} (it holds {held})")
+
+
+def _npz_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> _Header:
+    """The header of an array; a ValueError if the entry is not as long as it says."""
+    if member.compress_type not in _COMPRESSIONS:
+        raise ValueError("NumPy doesn't write its method of compression")
+    with archive.open(member) as file:
+        start = io.BytesIO(file.read(_LONGEST_HEADER))
+    version = np.lib.format.read_magic(start)
+    if version not in _HEADER_READERS:
+        raise ValueError(f"its format has the version {version}; known are 1.0 and 2.0")
+    shape, _, dtype = _HEADER_READERS[version](start)
+    if not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError(f"its shape is {_brief(str(shape))}")
+    size, expected = member.file_size - start.tell(), math.prod(shape) * dtype.itemsize
+    if size != expected and not dtype.hasobject:
+        raise ValueError(
+            f"it holds {size:,} bytes, but {dtype} of the shape {_brief(str(shape))} takes "
+            f"{_brief(f'{expected:,}')}"
+        )
+    return _Header(shape, dtype)
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse what is missing, and folders, devices and pipes, some of which have no end."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: not a NumPy .npz archive")
-    arrays = {}
-    with np.load(path, allow_pickle=False) as archive:
-        for key in _NPZ_KEYS:
-            if key not in archive.files:
-                held = ", ".join(archive.files) or "nothing"
-                raise ValueError(f"{path}: has no array {key} (it holds {held})")
-            try:
-                array = archive[key]
-            except UNREADABLE as e:
-                reason = str(e).partition("\n")[0]
-                raise ValueError(f"{path}: {key} can't be read: {reason}") from e
-            if not isinstance(array, np.ndarray):
-                raise ValueError(f"{path}: {key} is not a NumPy array")
-            arrays[key] = array
-    return arrays
+    if not path.is_file():
+        raise ValueError(f"{path}: not a regular file")
+
+
+def _check_memory(name: str, size: int) -> None:
+    """Refuse arrays of more than 4 GiB; ``size`` is in bytes, of all of them in float32."""
+    if size > MAX_BYTES:
+        raise ValueError(
+            f"{name}: its arrays take {_brief(f'{size:,}')} bytes in float32, more than the limit "
+            f"of {MAX_BYTES:,}"
+        )
+
+
+def _brief(text: str) -> str:
+    """One line of at most 100 characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= 100 else f"{line[:97]}..."
+
+
+def _cifar_size(file: Path) -> int:
+    """The number of bytes of one file."""
+    _check_regular(file)
+    size = file.stat().st_size
+    if size == 0 or size % _CIFAR_RECORD:
+        raise ValueError(f"{file}: {size} bytes, not a positive multiple of {_CIFAR_RECORD}")
+    return size
 
 
 def _cifar_records(file: Path) -> np.ndarray:
     """The records of one file, uint8 (N, 3073)."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file")
-    size = file.stat().st_size
-    if size == 0 or size % _CIFAR_RECORD:
-        raise ValueError(f"{file}: {size} bytes, not a positive multiple of {_CIFAR_RECORD}")
     records = np.fromfile(file, dtype=np.uint8).reshape(-1, _CIFAR_RECORD)
     wrong = np.flatnonzero(records[:, 0] >= _CIFAR_CLASSES)
     if wrong.size:
@@ -252,16 +344,9 @@ def _validated(
       x_test: as ``x_train``, with any number of examples.
       y_test: as ``y_train``, and only classes that ``y_train`` has.
     """
+    _check_headers(name, (x_train, y_train, x_test, y_test))
     x_train, x_test = _inputs(name, "x_train", x_train), _inputs(name, "x_test", x_test)
     y_train, y_test = _labels(name, "y_train", y_train), _labels(name, "y_test", y_test)
-    if x_train.shape[1:] != x_test.shape[1:]:
-        raise ValueError(
-            f"{name}: an example of x_train has the shape {x_train.shape[1:]}, "
-            f"one of x_test {x_test.shape[1:]}"
-        )
-    for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
-        if len(x) != len(y):
-            raise ValueError(f"{name}: x_{part} has {len(x)} examples, y_{part} {len(y)} labels")
     classes = np.unique(y_train)
     if len(classes) == 1:
         raise ValueError(f"{name}: y_train has one class only, {classes[0]}")
@@ -283,16 +368,40 @@ def _validated(
     return Dataset(name, x_train, y_train, x_test, y_test, num_classes=int(classes[-1]) + 1)
 
 
-def _inputs(name: str, key: str, x: np.ndarray) -> np.ndarray:
-    """Finite real inputs of rank 2 or 4, with their dtype unchanged."""
-    if x.dtype.kind not in "biuf":
-        raise ValueError(f"{name}: {key} must hold real numbers, not {x.dtype}")
-    if x.ndim not in (2, 3, 4):
+def _check_headers(name: str, arrays: Iterable[np.ndarray | _Header]) -> None:
+    """Check dtypes and shapes of the four arrays, and that they agree with each other."""
+    named = dict(zip(_NPZ_KEYS, arrays, strict=True))
+    for key, array in named.items():
+        kind = "real" if key.startswith("x") else "whole"
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"{name}: {key} must hold {kind} numbers, not {array.dtype}")
+    for key in ("x_train", "x_test"):
+        shape = named[key].shape
+        if len(shape) not in (2, 3, 4):
+            raise ValueError(
+                f"{name}: {key} must have a shape (N, D), (N, H, W) or (N, H, W, C), not {shape}"
+            )
+        if math.prod(shape) == 0:
+            raise ValueError(f"{name}: {key} is empty, of shape {shape}")
+    for key in ("y_train", "y_test"):
+        shape = named[key].shape
+        if len(shape) != 1 or shape[0] == 0:
+            raise ValueError(f"{name}: {key} must have a shape (N,) with N >= 1, not {shape}")
+    example, other = named["x_train"].shape[1:], named["x_test"].shape[1:]
+    if example != other:
         raise ValueError(
-            f"{name}: {key} must have a shape (N, D), (N, H, W) or (N, H, W, C), not {x.shape}"
+            f"{name}: an example of x_train has the shape {example}, one of x_test {other}"
         )
-    if x.size == 0:
-        raise ValueError(f"{name}: {key} is empty, of shape {x.shape}")
+    for part in ("train", "test"):
+        examples, labels = named[f"x_{part}"].shape[0], named[f"y_{part}"].shape[0]
+        if examples != labels:
+            raise ValueError(f"{name}: x_{part} has {examples} examples, y_{part} {labels} labels")
+    sizes = (math.prod(a.shape) * max(4, a.dtype.itemsize) for a in named.values())
+    _check_memory(name, sum(sizes))
+
+
+def _inputs(name: str, key: str, x: np.ndarray) -> np.ndarray:
+    """Finite inputs of rank 2 or 4, with their dtype unchanged."""
     if not np.isfinite(x).all():
         raise ValueError(f"{name}: {key} holds NaN or infinity")
     return x[..., np.newaxis] if x.ndim == 3 else x
@@ -300,10 +409,6 @@ def _inputs(name: str, key: str, x: np.ndarray) -> np.ndarray:
 
 def _labels(name: str, key: str, y: np.ndarray) -> np.ndarray:
     """Classes as int32 (N,)."""
-    if y.dtype.kind not in "biuf":
-        raise ValueError(f"{name}: {key} must hold whole numbers, not {y.dtype}")
-    if y.ndim != 1 or y.size == 0:
-        raise ValueError(f"{name}: {key} must have a shape (N,) with N >= 1, not {y.shape}")
     if not np.isfinite(y).all() or (y != np.floor(y)).any():
         raise ValueError(f"{name}: {key} must hold whole numbers, but some are not")
     if y.min() < 0 or y.max() > _LARGEST_LABEL:

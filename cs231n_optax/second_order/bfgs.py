@@ -28,7 +28,7 @@ class ScaleByBfgsState(NamedTuple):
     """State of `scale_by_bfgs`, for parameters of N real numbers, ravelled in the tree's order.
 
     Attributes:
-      count: int32, the number of points seen.
+      num_points: int32, the number of points seen.
       num_updates: int32, the number of updates of H since it was last reset.
       params, grads: (N,), the last point and its gradient.
       inverse_hessian: (N, N), H, positive definite, and symmetric up to rounding.
@@ -37,7 +37,7 @@ class ScaleByBfgsState(NamedTuple):
 
     handles_accept = True  # takes accept= and restart=, see `_tree.select`
 
-    count: jax.Array
+    num_points: jax.Array
     num_updates: jax.Array
     params: jax.Array
     grads: jax.Array
@@ -107,7 +107,7 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
         dtype = _tree.scalar_dtype(params)
         flat = jnp.zeros_like(_tree.ravel(params))
         return ScaleByBfgsState(
-            count=jnp.zeros((), jnp.int32),
+            num_points=jnp.zeros((), jnp.int32),
             num_updates=jnp.zeros((), jnp.int32),
             params=flat,
             grads=jnp.copy(flat),
@@ -125,6 +125,7 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
         **extra_args: Any,
     ) -> tuple[optax.Updates, ScaleByBfgsState]:
         del extra_args
+        _checks.own_state("scale_by_bfgs", state, ScaleByBfgsState)
         _checks.params_given("scale_by_bfgs", params)
         params = widen_all("parameter", params)
         _checks.like("gradients", updates, params, of="the parameters")
@@ -144,7 +145,7 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
 
         # The coefficients of the update.
         yhy, s_old_grad = _tree.vdot(pair.y, hy), _tree.vdot(pair.s, state.grads)
-        (count, num_updates), new = fused_if(
+        (num_points, num_updates), new = fused_if(
             needs_direction,
             lambda counts: _coefficients(
                 counts,
@@ -155,7 +156,7 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
                 damping=damping,
                 accept=accept,
             ),
-            (state.count, state.num_updates),
+            (state.num_points, state.num_updates),
         )
 
         # Eq. 6.17, with the damped s and the scaled H.
@@ -172,7 +173,7 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
         direction = jnp.where(restart, g, jnp.where(new.keep, updated_hg, hg))
         decrement = _tree.vdot(g, direction)
         return _tree.unravel(direction, updates), ScaleByBfgsState(
-            count=count,
+            num_points=num_points,
             num_updates=jnp.where(restart, 0, num_updates),
             params=jnp.where(accept, x, state.params),
             grads=jnp.where(accept, g, state.grads),
@@ -196,7 +197,7 @@ def _coefficients(
     """The two counts of the state after a pair, and the coefficients of the update of H.
 
     Args:
-      counts: ``count`` and ``num_updates``.
+      counts: ``num_points`` and ``num_updates``.
       pair: the pair.
       decrement: g · H g, with g the gradient before the step.
       yhy: y · H y.
@@ -204,7 +205,7 @@ def _coefficients(
       damping: μ.
       accept: whether the point is accepted.
     """
-    count, num_updates = counts
+    num_points, num_updates = counts
     sy = pair.sy
 
     # Scale H: by eq. 6.20 before the first update, and by Oren and Luenberger's factor, if it is
@@ -222,9 +223,9 @@ def _coefficients(
     theta = jnp.where(damped, (yhy - least) / (yhy - sy), 1)
     sy = jnp.maximum(sy, least)
 
-    keep = accept & (count > 0) & (pair.is_curved | (damped & (sy > 0)))
+    keep = accept & (num_points > 0) & (pair.is_curved | (damped & (sy > 0)))
     counts = (
-        jnp.where(accept, optax.safe_increment(count), count),
+        jnp.where(accept, optax.safe_increment(num_points), num_points),
         jnp.where(keep, optax.safe_increment(num_updates), num_updates),
     )
     return counts, Coefficients(

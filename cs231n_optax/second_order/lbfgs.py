@@ -31,20 +31,20 @@ class ScaleByLbfgsState(NamedTuple):
     """State of `scale_by_lbfgs`, for parameters of N numbers.
 
     Attributes:
-      count: int32, the number of points seen.
+      num_points: int32, the number of points seen.
       params, grads: the last point and its gradient, trees of the parameters.
       s, y: the pairs, trees of arrays (m, *shape of the leaf): a ring buffer with one pair a row.
       slot: int32, the row to be written next.
       scale: γ.
       sy: (m,), s·y of each pair, the diagonal D; 0 in empty rows.
       r_inverse: (m, m), R⁻¹, with rows and columns in the order of the ring buffer, and 0 for empty
-        rows. Empty for at most 8 parameters.
-      s_grad: (m,), S g at the last point. Empty for at most 8 parameters.
+        rows. Not used for at most 8 parameters, then (1, 1).
+      s_grad: (m,), S g at the last point. Not used for at most 8 parameters, then (1,).
     """
 
     handles_accept = True  # takes accept= and restart=, see `_tree.select`
 
-    count: jax.Array
+    num_points: jax.Array
     params: optax.Params
     grads: optax.Updates
     s: optax.Params
@@ -59,7 +59,7 @@ class ScaleByLbfgsState(NamedTuple):
 class Scalars(NamedTuple):
     """The scalars of the state."""
 
-    count: jax.Array
+    num_points: jax.Array
     slot: jax.Array
     scale: jax.Array
 
@@ -114,10 +114,10 @@ def scale_by_lbfgs(memory_size: int = 15) -> optax.GradientTransformationExtraAr
 
     def init(params: optax.Params) -> ScaleByLbfgsState:
         dtype = _tree.scalar_dtype(params)
-        k = 0 if _is_tiny(params) else m
+        k = 1 if _is_tiny(params) else m  # 1, since Orbax can't save an array of size zero
 
         return ScaleByLbfgsState(
-            count=jnp.zeros((), jnp.int32),
+            num_points=jnp.zeros((), jnp.int32),
             params=_tree.zeros_like(params),
             grads=_tree.zeros_like(params),
             s=_tree.zero_rows(params, m),
@@ -139,6 +139,8 @@ def scale_by_lbfgs(memory_size: int = 15) -> optax.GradientTransformationExtraAr
         **extra_args: Any,
     ) -> tuple[optax.Updates, ScaleByLbfgsState]:
         del extra_args
+        _checks.own_state("scale_by_lbfgs", state, ScaleByLbfgsState)
+        _checks.own_rows("scale_by_lbfgs", "memory_size", m, len(state.sy))
         _checks.params_given("scale_by_lbfgs", params)
         grads, params = updates, widen_all("parameter", params)
         _checks.like("gradients", grads, state.params)
@@ -151,7 +153,7 @@ def scale_by_lbfgs(memory_size: int = 15) -> optax.GradientTransformationExtraAr
         scalars, keep = fused_if(
             needs_direction,
             lambda scalars: _next_scalars(scalars, pair, m=m, accept=accept, restart=restart),
-            Scalars(state.count, state.slot, state.scale),
+            Scalars(state.num_points, state.slot, state.scale),
         )
         slot = state.slot
         sy = jnp.where(keep & _is_row(slot, m), pair.sy, state.sy)
@@ -183,14 +185,14 @@ def _next_scalars(
     old: Scalars, pair: CurvaturePair, *, m: int, accept: jax.Array, restart: jax.Array
 ) -> tuple[Scalars, jax.Array]:
     """The scalars of the state after a pair, and whether the pair is kept."""
-    keep = accept & (old.count > 0) & pair.is_curved
+    keep = accept & (old.num_points > 0) & pair.is_curved
     # The two scales of Barzilai and Borwein; the second one is eq. 7.20.
-    early = old.count <= EARLY_STEPS
+    early = old.num_points <= EARLY_STEPS
     scale = jnp.where(early, pair.ss / pair.sy, pair.sy / pair.yy)
     scale = jnp.where(jnp.isfinite(scale), scale, old.scale)
     next_slot = jnp.where(old.slot == m - 1, 0, old.slot + 1)
     scalars = Scalars(
-        count=jnp.where(accept, optax.safe_increment(old.count), old.count),
+        num_points=jnp.where(accept, optax.safe_increment(old.num_points), old.num_points),
         slot=jnp.where(keep, next_slot, old.slot),
         scale=jnp.where(restart, 1, jnp.where(keep, scale, old.scale)),
     )

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from cs231n_optax import _checks, _tree
-from cs231n_optax._batching import any_in_batch
+from cs231n_optax._batching import any_in_batch, vary, varying_axes
 from cs231n_optax._precision import in_float32, widen_all
 from cs231n_optax.globalization.acceptance import Evaluation
 from cs231n_optax.globalization.search import LinePoint
@@ -114,6 +114,7 @@ def scale_by_newton(
         **extra_args: Any,
     ) -> tuple[optax.Updates, ScaleByNewtonState]:
         del extra_args
+        _checks.own_state("scale_by_newton", state, ScaleByNewtonState)
         if jax.tree.leaves(updates):
             _checks.params_given("scale_by_newton", params)
         if params is not None:
@@ -232,8 +233,10 @@ def _update_model(
     **extra_args: Any,
 ) -> tuple[NewtonState, ModelInfo]:
     del extra_args
+    _checks.own_state("newton", state, NewtonState)
     params, g = evaluation.params, _tree.ravel(evaluation.grads)
     old = state.eigenvalues, state.eigenvectors, state.coordinates
+    axes = varying_axes((old, params, g))  # the branches below return the same types
 
     def decompose() -> tuple[Any, ModelInfo]:
         # H = V Λ Vᵀ, and the gradient c = Vᵀ g in the eigenbasis.
@@ -263,10 +266,11 @@ def _update_model(
         newton_radius = jnp.minimum(newton_length, MAX_FIRST_STEP * distance)
         initial_radius = jnp.where(definite, newton_radius, distance)
         new = _tree.select(wanted & is_finite, (eigenvalues, vectors, c), old)
-        return new, ModelInfo(is_finite, initial_radius, saddle)
+        return vary((new, ModelInfo(is_finite, initial_radius, saddle)), axes)
 
     def keep() -> tuple[Any, ModelInfo]:
-        return old, ModelInfo(jnp.ones((), bool), jnp.zeros((), g.dtype), jnp.zeros((), bool))
+        info = ModelInfo(jnp.ones((), bool), jnp.zeros((), g.dtype), jnp.zeros((), bool))
+        return vary((old, info), axes)
 
     new, info = jax.lax.cond(any_in_batch(wanted), decompose, keep)
     count = jnp.where(wanted, optax.safe_increment(state.num_hessians), state.num_hessians)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from cs231n_optax import _checks, _tree
-from cs231n_optax._batching import active_in_batch, any_in_batch
+from cs231n_optax._batching import active_in_batch, any_in_batch, vary, varying_axes
 from cs231n_optax.globalization.acceptance import Evaluation
 from cs231n_optax.globalization.search import cubic_minimum
 from cs231n_optax.globalization.trust_region import (
@@ -143,6 +143,7 @@ def truncated_cg(
         negative=jnp.zeros((), bool),
         is_finite=jnp.ones((), bool),
     )
+    start = vary(start, varying_axes(start))
     end = jax.lax.while_loop(lambda inner: any_in_batch(inner.running), iterate, start)
     return end._replace(
         step=_tree.scale(scale, end.step),
@@ -269,10 +270,12 @@ def _update_model(
     **extra_args: Any,
 ) -> tuple[NewtonCgState, ModelInfo]:
     del extra_args
+    _checks.own_state("newton_cg", state, NewtonCgState)
     params, grads = evaluation.params, evaluation.grads
     # A gradient within the tolerance ends the run, so that no product is needed.
     ends = evaluation.grad_norm <= jnp.asarray(tolerance, evaluation.grad_norm.dtype)
     max_products = min(2 * _tree.num_reals(params) + 10, _checks.MAX_INT)
+    axes = varying_axes((state, params, grads))  # the branches below return the same types
 
     def solve() -> tuple[NewtonCgState, ModelInfo]:
         # Eisenstat and Walker's choice 2 of the forcing term; 0 stands for no earlier gradient.
@@ -295,10 +298,10 @@ def _update_model(
             curvature=_tree.vdot(end.residual, end.step) - slope,  # p·H p = (r - g)·p
             grad_norm=grad_norm,
         )
-        return new, ModelInfo(end.is_finite, end.radius, end.negative)
+        return vary((new, ModelInfo(end.is_finite, end.radius, end.negative)), axes)
 
     def keep() -> tuple[NewtonCgState, ModelInfo]:
-        return state, ModelInfo(jnp.ones((), bool), radius, jnp.zeros((), bool))
+        return vary((state, ModelInfo(jnp.ones((), bool), radius, jnp.zeros((), bool))), axes)
 
     new, info = jax.lax.cond(any_in_batch(wanted & ~ends), solve, keep)
     new = _tree.select(~ends, new, _init_model(params)._replace(num_hvps=new.num_hvps))

@@ -28,6 +28,9 @@ def fit_members(
     steps: int,
     key: jax.Array,
     batch_size: int | None = None,
+    needs_key: bool = False,
+    model_state: Any = None,
+    has_aux: bool = False,
     averaging: optax.GradientTransformation | None = None,
     evaluate: Callable[[Any], Any] | None = None,
     chunk_size: int = 100,
@@ -51,6 +54,9 @@ def fit_members(
       steps: number of updates of each member.
       key: a `jax.random.key`.
       batch_size: examples per batch, as in `fit`.
+      needs_key: as in `fit`; each member has keys of its own.
+      model_state: as in `fit`: the first one of every member.
+      has_aux: as in `fit`.
       averaging: as in `fit`.
       evaluate: as in `fit`.
       chunk_size: as in `fit`.
@@ -101,6 +107,9 @@ def fit_members(
             steps=steps,
             batch_size=batch_size,
             key=batch_key,
+            needs_key=needs_key,
+            model_state=model_state,
+            has_aux=has_aux,
             averaging=averaging,
             evaluate=evaluate,
             chunk_size=chunk_size,

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -17,9 +18,22 @@ from cs231n_optax.averaging.accepted_points import (
     refuse_rejected_points,
 )
 from cs231n_optax.globalization.trial import accepted, find_trial
+from cs231n_optax.training import _display
 
-Loss = Callable[[Any, Any], jax.Array]
-Callback = Callable[["FitHistory"], bool | None]
+Loss = Callable[..., Any]
+Callback = Callable[["FitProgress"], bool | None]
+
+# The loss's keys come from ``fold_in(key, LOSS_STREAM)`` and the orders of the data from
+# ``fold_in(key, epoch)``. An epoch is an int32, so none has this number.
+LOSS_STREAM = np.uint32(2**32 - 1)
+
+
+class DivergenceWarning(RuntimeWarning):
+    """The loss of a `fit` was not finite, which has ended the run.
+
+    It is silenced as any warning of Python, such as by
+    ``warnings.simplefilter("ignore", cs231n_optax.DivergenceWarning)``.
+    """
 
 
 class FitState(NamedTuple):
@@ -29,13 +43,14 @@ class FitState(NamedTuple):
       params: the parameters at which the next loss is evaluated.
       finite_params: the parameters of the last finite loss; at first, the initial ones.
       opt_state: the state of the transformation.
-      key: the random key that shuffles the data, or None.
+      key: the random key of the run, or None.
       step: int32 scalar, the number of updates so far.
       batch: int32 scalar, the number of batches used up so far. It differs from ``step`` where a
         line search keeps a batch for several updates.
       nonfinite_step: int32 scalar, the step whose loss was not finite and ended the run; -1 while
         there is none. A run that has ended takes no further step.
       pending: batches drawn from an iterator and not used up yet.
+      model_state: the model state after the last finite, accepted loss; None without one.
     """
 
     params: Any
@@ -46,6 +61,7 @@ class FitState(NamedTuple):
     batch: jax.Array
     nonfinite_step: jax.Array
     pending: tuple[Any, ...] = ()
+    model_state: Any = None
 
 
 class FitHistory(NamedTuple):
@@ -58,6 +74,8 @@ class FitHistory(NamedTuple):
         a schedule, or under ``optax.inject_hyperparams``. NaN elsewhere.
       grad_norm: float (steps,), the Euclidean norm of the gradient.
       evaluation: the outputs of ``evaluate``, stacked, one row per chunk; None without it.
+      aux: what the loss returns beside its value, stacked, one row per step; None without
+        ``has_aux``. Rows after the end of a run are zero where the array is not floating.
     """
 
     step: Any
@@ -65,6 +83,29 @@ class FitHistory(NamedTuple):
     learning_rate: Any
     grad_norm: Any
     evaluation: Any
+    aux: Any = None
+
+
+class FitProgress(NamedTuple):
+    """The argument of the callback of `fit`, after each chunk. Its arrays may be kept.
+
+    Attributes:
+      step, loss, learning_rate, grad_norm, evaluation, aux: the chunk's rows of `FitHistory`, as
+        NumPy arrays.
+      params: what ``FitResult.params`` would be if the run ended here.
+      state: what ``FitResult.state`` would be, to save and to continue from.
+      num_steps: the ``steps`` of this call.
+    """
+
+    step: Any
+    loss: Any
+    learning_rate: Any
+    grad_norm: Any
+    evaluation: Any
+    aux: Any
+    params: Any
+    state: FitState
+    num_steps: int
 
 
 class FitResult(NamedTuple):
@@ -81,18 +122,28 @@ class FitResult(NamedTuple):
     state: FitState
     history: FitHistory
 
+    @property
+    def model_state(self) -> Any:
+        """The model state that belongs to ``params``; None without one."""
+        return self.state.model_state
+
+    def __repr__(self) -> str:
+        return _display.fit_text(self)
+
 
 class Settings(NamedTuple):
     """The checked arguments of `fit` that stay the same during a run.
 
     Attributes:
-      loss, batch_size, steps, chunk_size, evaluate, callback: those of `fit`.
+      loss, has_aux, needs_key, batch_size, steps, chunk_size, evaluate, callback: those of `fit`.
       tx: the transformation, with the averaging added.
       from_iterator: whether the data are an iterator.
     """
 
     loss: Loss
     tx: optax.GradientTransformationExtraArgs
+    has_aux: bool
+    needs_key: bool
     from_iterator: bool
     batch_size: int | None
     steps: int
@@ -106,13 +157,14 @@ class StepRecord(NamedTuple):
 
     Attributes:
       alive: bool scalar, whether the run goes on after it.
-      loss, learning_rate, grad_norm: those of `FitHistory`.
+      loss, learning_rate, grad_norm, aux: those of `FitHistory`.
     """
 
     alive: jax.Array
     loss: jax.Array
     learning_rate: Any
     grad_norm: jax.Array
+    aux: Any
 
 
 def fit(
@@ -124,6 +176,9 @@ def fit(
     steps: int,
     batch_size: int | None = None,
     key: jax.Array | None = None,
+    needs_key: bool = False,
+    model_state: Any = None,
+    has_aux: bool = False,
     state: FitState | None = None,
     averaging: optax.GradientTransformation | None = None,
     callback: Callback | None = None,
@@ -136,16 +191,28 @@ def fit(
     ``tx.update(grads, state, params, value=..., grad=..., value_fn=...)`` and applies the updates.
     The steps run in compiled chunks (`jax.lax.scan`) whose buffers are reused.
 
-    A loss that is not finite ends the run: its update is not applied. With a transformation that
-    rejects trial points (a line search), a batch stays until a point is accepted on it, and only
-    an accepted loss that is not finite ends the run.
+    A loss takes random numbers (dropout), carries a model state (the running statistics of batch
+    norm) and returns further outputs (metrics) if asked to. It takes them by name and returns them
+    as `jax.value_and_grad` expects:
+
+    - with ``needs_key=True``, ``loss(params, batch, key=...)``;
+    - with ``model_state=``, ``loss(params, batch, model_state=...) -> (value, model_state)``;
+    - with ``has_aux=True``, ``loss(params, batch) -> (value, aux)``;
+    - with all three, ``loss(params, batch, key=..., model_state=...) -> (value, (model_state,
+      aux))``.
+
+    A loss that is not finite ends the run, with a `DivergenceWarning` where the call is not traced:
+    its update is not applied and its model state not kept. With a transformation that rejects trial
+    points (a line search), a step's batch, key and model state stay until a point is accepted on
+    them. The model state of that point is kept, and only an accepted loss that is not finite ends
+    the run.
 
     Without a callback, and with data in arrays, this is a pure function of ``params``, ``key``,
     ``data`` and whatever ``loss`` and ``tx`` close over: `jax.jit` and `jax.vmap` apply, so that a
     sweep is a vmap. Each call compiles anew; to call it often, put it under one `jax.jit`.
 
     Args:
-      loss: ``loss(params, batch) -> scalar``, pure.
+      loss: ``loss(params, batch) -> scalar``, pure; or as above.
       params: tree of floating or complex arrays. With ``state``, training continues from
         ``state.params``, and ``params`` only has to be of the same tree.
       tx: an Optax transformation.
@@ -155,16 +222,24 @@ def fit(
       batch_size: examples per batch, 1 to n. The data are shuffled in each epoch by ``key``, and
         the n mod batch_size examples at its end are left out. None: every step sees all n, in
         order. For an iterator: None.
-      key: `jax.random.key` for the shuffling; ``state`` carries its own.
+      key: `jax.random.key` for the shuffling and for the loss, whose random numbers are
+        independent of each other; ``state`` carries its own.
+      needs_key: whether the loss takes ``key=``, a new one for each batch, derived from ``key`` and
+        ``state.batch``.
+      model_state: the first model state, a tree of arrays of any dtype that the loss takes as
+        ``model_state=``, and returns in the same shapes; ``state`` carries its own.
+      has_aux: whether the loss returns further arrays, for ``history.aux``. All rows are kept, so
+        they should be small.
       state: the state of an earlier call with the same loss, transformation and data. The two
         calls give, bit for bit, the result of one call.
       averaging: `polyak_average`, `snapshots` or a chain of them, of the parameters after each
         update, or, if ``tx`` rejects trial points, of the accepted points after the first. Read
         it with `averaged_params` or `snapshot_params` of ``result.state``. A loss that is not
         finite leaves the average as it was before that step.
-      callback: called after each chunk with its `FitHistory` as NumPy arrays; if it returns True,
-        the run ends there.
+      callback: called after each chunk with its `FitProgress`; if it returns True, the run ends
+        there.
       evaluate: ``evaluate(params) -> tree of arrays``, pure: recorded at the end of each chunk.
+        With a model state, ``evaluate(params, model_state=...)``.
       chunk_size: steps per compiled chunk, >= 1.
 
     Returns:
@@ -173,10 +248,11 @@ def fit(
     Raises:
       ValueError: if ``steps``, ``batch_size`` or ``chunk_size`` is out of its range, the arrays
         have no common leading axis or the iterator's batches no common shape, ``key`` is missing,
-        ``state`` is not one of ``params``, ``tx`` and ``averaging``, or an average is chained to a
-        ``tx`` that rejects points.
-      TypeError: if an argument is not of its type, ``loss`` does not return a real scalar, or a
-        callback or an iterator is used under a JAX transformation.
+        the loss returns a model state of other shapes, ``state`` is not one of ``params``,
+        ``model_state``, ``tx`` and ``averaging``, or an average is chained to a ``tx`` that rejects
+        points.
+      TypeError: if an argument is not of its type, ``loss`` does not return a real scalar with what
+        is switched on, or a callback or an iterator is used under a JAX transformation.
 
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp
@@ -190,10 +266,23 @@ def fit(
       >>> print(f"{result.params['w']:.3f} {result.params['b']:.3f}")
       3.000 1.000
 
+      Noise on the input, a running mean of the labels, and a metric:
+
+      >>> def loss(params, batch, *, key, model_state):
+      ...     x = batch["x"] + 0.01 * jax.random.normal(key, batch["x"].shape)
+      ...     error = params["w"] * x + params["b"] - batch["y"]
+      ...     mean = 0.9 * model_state["mean"] + 0.1 * jnp.mean(batch["y"])
+      ...     return jnp.mean(error**2), ({"mean": mean}, {"worst": jnp.max(jnp.abs(error))})
+      >>> result = cs231n_optax.fit(loss, params, cs231n_optax.momentum(0.1), data, steps=200,
+      ...                           batch_size=16, key=jax.random.key(0), needs_key=True,
+      ...                           model_state={"mean": jnp.array(0.0)}, has_aux=True)
+      >>> print(f"{result.model_state['mean']:.1f}", result.history.aux["worst"].shape)
+      1.0 (200,)
+
     Source:
       Lecture 7-1-1 and 7-1-2 C.
     """
-    loss = _checks.objective("loss", loss)
+    _checks.function("loss", loss)
     _checks.transformation("tx", tx)
     for name, value in (("callback", callback), ("evaluate", evaluate)):
         if value is not None:
@@ -206,6 +295,8 @@ def fit(
     settings = Settings(
         loss=loss,
         tx=optax.with_extra_args_support(tx),
+        has_aux=_checks.static_bool("has_aux", has_aux),
+        needs_key=_checks.static_bool("needs_key", needs_key),
         from_iterator=isinstance(data, Iterator),
         batch_size=batch_size,
         steps=steps,
@@ -213,43 +304,53 @@ def fit(
         evaluate=evaluate,
         callback=callback,
     )
-    start = _first_state(tx, params, key) if state is None else _given_state(params, state)
+    if state is None:
+        start = _first_state(tx, params, key, model_state)
+    else:
+        start = _given_state(params, model_state, state)
     refuse_rejected_points(start.opt_state)
     averages = isinstance(start.opt_state, AcceptedPointsState)
     _checks.same_averaging(averages, averaging)
     if state is not None:
         _checks.state(start.opt_state, jax.eval_shape(tx.init, start.params))
-    _checks.shuffling_key(start.key, batch_size)
+    shuffles = batch_size is not None
+    _checks.key_given(start.key, needed=shuffles, purpose="to shuffle the data")
+    _checks.key_given(start.key, needed=needs_key, purpose="for the loss")
 
     if callback is None and not settings.from_iterator:
         run = jax.jit(lambda state, data: _scan_chunks(settings, state, data))
         end, history = run(start, data)
     else:
         end, history = _loop_over_chunks(settings, start, data)
+    _warn_if_diverged(end)
     return FitResult(_result_params(end), end, history)
 
 
 # The start: a state that owns its buffers, so that they can be donated.
 
 
-def _first_state(tx: optax.GradientTransformation, params: Any, key: Any) -> FitState:
+def _first_state(
+    tx: optax.GradientTransformation, params: Any, key: Any, model_state: Any
+) -> FitState:
     params = _checked_params(params)
     if key is not None:
         _checks.key("key", key)
     zero = jnp.zeros((), jnp.int32)
     state = FitState(params, params, tx.init(params), key, zero, zero, jnp.int32(-1))
-    return jax.tree.map(jnp.copy, state)
+    model_state = _tree.copy(_checks.arrays("model_state", model_state))
+    return jax.tree.map(jnp.copy, state)._replace(model_state=model_state)
 
 
-def _given_state(params: Any, state: FitState) -> FitState:
+def _given_state(params: Any, model_state: Any, state: FitState) -> FitState:
     params = _checked_params(params)
     _checks.instance("state", state, FitState, "a FitState, as of an earlier result")
-    _checks.params_of_state(params, state.params)
+    _checks.tree_of_state("params", params, state.params)
+    if model_state is not None:
+        _checks.tree_of_state("model_state", model_state, state.model_state)
     return jax.tree.map(jnp.copy, state)
 
 
 def _checked_params(params: Any) -> Any:
-    _checks.floating_tree("parameter", params, "close over other arrays in the loss")
     return _checks.arrays("params", params)
 
 
@@ -288,6 +389,8 @@ def _loop_over_chunks(
         static_argnums=2,
         donate_argnums=0,
     )
+    # What a callback may keep: copies, since the next chunk reuses the state's buffers.
+    keep = jax.jit(lambda state: (_result_params(state), jax.tree.map(jnp.copy, state)))
     state, pending = state._replace(pending=()), list(state.pending)
     histories: list[FitHistory] = []
     steps = settings.steps
@@ -309,8 +412,12 @@ def _loop_over_chunks(
 
         # Batches on which no point was accepted yet stay for the next chunk.
         pending = pending[int(state.batch) - used_before :]
-        stop = settings.callback is not None and settings.callback(histories[-1])
-        if stop or state.nonfinite_step >= 0:
+        if settings.callback is not None:
+            params, kept = keep(state)
+            kept = kept._replace(pending=tuple(pending))
+            if settings.callback(FitProgress(*histories[-1], params, kept, settings.steps)):
+                break
+        if state.nonfinite_step >= 0:
             break
     state = state._replace(pending=tuple(pending))
     return state, _concatenate(histories) if histories else _empty_history()
@@ -353,7 +460,8 @@ def _run_chunk(
     end = _count_steps(start, end, records)
     history = _history(start, records)
     if settings.evaluate is not None:
-        evaluation = _checks.arrays("evaluation", settings.evaluate(_result_params(end)))
+        evaluation = settings.evaluate(_result_params(end), **_model_state_by_name(end))
+        evaluation = _checks.arrays("evaluation", evaluation)
         history = history._replace(evaluation=jax.tree.map(lambda x: x[None], evaluation))
     return end, history
 
@@ -441,19 +549,24 @@ def _step(
     settings: Settings, state: FitState, alive: jax.Array, batch: Any
 ) -> tuple[FitState, StepRecord]:
     """One step of a run; one that has ended stays as it is."""
-    # For a complex parameter the direction of ascent is the conjugate of JAX's gradient.
-    value, grads = jax.value_and_grad(settings.loss)(state.params, batch)
-    grads = jax.tree.map(jnp.conj, grads)
+    objective = _objective(settings, state, batch)
+    value_and_grad = jax.value_and_grad(objective, has_aux=True, allow_int=True)
+    (value, (model_state, aux)), grads = value_and_grad(state.params)
+    grads = _tree.ascent_direction(grads, state.params)
     updates, opt_state = settings.tx.update(
         grads,
         state.opt_state,
         state.params,
         value=value,
         grad=grads,
-        value_fn=lambda params: settings.loss(params, batch),
+        value_fn=lambda params: objective(_tree.fill(params, state.params))[0],
     )
+    trial = find_trial(opt_state)
+    anchor = None if trial is None else trial.anchor_params
+    _checks.applicable_updates(updates, grads, state.params, anchor=anchor)
 
-    # An accepted point uses up its batch, and ends the run if its loss is not finite.
+    # An accepted point uses up its batch, with the batch's key, and its model state is kept. It
+    # ends the run if its loss is not finite.
     took = accepted(opt_state)
     alive &= jnp.isfinite(value) | ~took
     after = state._replace(
@@ -461,14 +574,39 @@ def _step(
         finite_params=_select(took, state.params, state.finite_params),
         opt_state=opt_state,
         batch=state.batch + took.astype(jnp.int32),
+        model_state=_select(took, model_state, state.model_state),
     )
     record = StepRecord(
         alive=alive,
         loss=_tree.widen(value),
         learning_rate=_learning_rate(opt_state),
         grad_norm=_tree.norm(grads),
+        aux=aux,
     )
     return _select(alive, after, state), record
+
+
+def _objective(settings: Settings, state: FitState, batch: Any) -> Callable[[Any], Any]:
+    """The loss of a step as ``params -> (value, (model_state, aux))``, with None for what is off.
+
+    The key and the model state depend on the batches used up and not on the steps, so that all
+    trials of a batch see one function.
+    """
+    named = _model_state_by_name(state)
+    if settings.needs_key:
+        key = jax.random.fold_in(state.key, LOSS_STREAM)
+        named["key"] = jax.random.fold_in(key, state.batch)
+
+    def objective(params: Any) -> Any:
+        out = settings.loss(params, batch, **named)
+        return _checks.loss_output(out, model_state=state.model_state, has_aux=settings.has_aux)
+
+    return objective
+
+
+def _model_state_by_name(state: FitState) -> dict[str, Any]:
+    """The keyword argument of a loss or an evaluation, if there is a model state."""
+    return {} if state.model_state is None else {"model_state": state.model_state}
 
 
 def _select(condition: jax.Array, on_true: Any, on_false: Any) -> Any:
@@ -496,14 +634,34 @@ def _history(start: FitState, records: StepRecord) -> FitHistory:
     evaluated = jnp.append(start.nonfinite_step < 0, records.alive[:-1])
     return FitHistory(
         step=start.step + jnp.arange(len(records.alive), dtype=jnp.int32),
-        loss=jnp.where(evaluated, records.loss, jnp.nan),
-        learning_rate=jnp.where(records.alive, records.learning_rate, jnp.nan),
-        grad_norm=jnp.where(evaluated, records.grad_norm, jnp.nan),
+        loss=_rows_where(evaluated, records.loss),
+        learning_rate=_rows_where(records.alive, records.learning_rate),
+        grad_norm=_rows_where(evaluated, records.grad_norm),
         evaluation=None,
+        aux=jax.tree.map(lambda rows: _rows_where(evaluated, rows), records.aux),
     )
+
+
+def _rows_where(condition: jax.Array, rows: jax.Array) -> jax.Array:
+    """The rows where a condition holds, elsewhere NaN, or zero in an array that has no NaN."""
+    condition = condition.reshape(-1, *[1] * (rows.ndim - 1))
+    fill = jnp.full_like(rows, math.nan) if _checks.is_inexact(rows) else jnp.zeros_like(rows)
+    return jnp.where(condition, rows, fill)
 
 
 def _result_params(state: FitState) -> Any:
     trial = find_trial(state.opt_state)
-    last = state.params if trial is None else trial.anchor_params
+    last = state.params if trial is None else _tree.fill(trial.anchor_params, state.params)
     return _select(state.nonfinite_step < 0, last, state.finite_params)
+
+
+def _warn_if_diverged(end: FitState) -> None:
+    if isinstance(end.nonfinite_step, jax.core.Tracer):
+        return
+    step = int(end.nonfinite_step)
+    if step >= 0:
+        message = (
+            f"the loss was not finite at step {step}, which ended the run: the parameters returned "
+            "are those of the last finite loss. A smaller learning rate may help"
+        )
+        warnings.warn(message, DivergenceWarning, stacklevel=3)

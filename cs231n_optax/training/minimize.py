@@ -1,5 +1,6 @@
 """Minimisation of a function: any Optax transformation, one compiled loop."""
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,15 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
+from jax.experimental import io_callback
 
 from cs231n_optax import _checks, _tree
-from cs231n_optax._batching import any_in_batch, fused_if
+from cs231n_optax._batching import any_in_batch, fused_if, vary, varying_axes
 from cs231n_optax.averaging.accepted_points import on_accepted_points, refuse_rejected_points
 from cs231n_optax.globalization.trial import (
     BUDGET,
     CONVERGED,
     RUNNING,
     SADDLE,
+    STOPPED,
     Trial,
     always_accepting,
     find_trial,
@@ -23,7 +27,9 @@ from cs231n_optax.globalization.trial import (
     with_status,
 )
 from cs231n_optax.second_order.hessian import hvp
+from cs231n_optax.training import _display
 
+POLL_SECONDS = 0.01
 VALUE_FACTOR = 100  # tolerance of the predicted decrease / relative tolerance of the gradient
 
 
@@ -40,6 +46,8 @@ class MinimizeResult(NamedTuple):
       num_steps: int32 scalar, accepted points after the first.
       aux: the auxiliary output of the function there; None without ``has_aux``.
       state: the state of the transformation, for ``minimize(..., state=...)``.
+      grad_norm: scalar, the largest modulus of the gradient's elements.
+      tolerance: scalar, the largest ``grad_norm`` at which the run converges.
     """
 
     params: Any
@@ -50,6 +58,22 @@ class MinimizeResult(NamedTuple):
     num_steps: jax.Array
     aux: Any
     state: optax.OptState
+    grad_norm: jax.Array
+    tolerance: jax.Array
+
+    @property
+    def success(self) -> Any:
+        """Whether the run CONVERGED, a bool; an array of them for a batch. Not under `jax.jit`."""
+        success = _display.read_status(self, "success") == CONVERGED
+        return success if success.ndim else bool(success)
+
+    @property
+    def message(self) -> str:
+        """Why the run ended, a sentence; for a batch, a summary. Not under `jax.jit`."""
+        return _display.minimize_message(self)
+
+    def __repr__(self) -> str:
+        return _display.minimize_text(self)
 
 
 class MinimizeProgress(NamedTuple):
@@ -63,6 +87,8 @@ class MinimizeProgress(NamedTuple):
       accepted: bool, whether this evaluation's point was accepted.
       trial_params: that point.
       trial_value: the value there.
+      max_evals: the largest number of evaluations, that of `minimize`.
+      status: int, the `Status` after this evaluation: RUNNING, or why the run ends here.
     """
 
     num_evals: Any
@@ -72,6 +98,8 @@ class MinimizeProgress(NamedTuple):
     accepted: Any
     trial_params: Any
     trial_value: Any
+    max_evals: Any
+    status: Any
 
 
 class Problem(NamedTuple):
@@ -82,7 +110,8 @@ class Problem(NamedTuple):
       inputs: its arguments after x; whatever else it closed over is among them.
       has_aux: whether ``fun`` returns ``(value, aux)``.
       tx: the transformation, with a trial record in its state.
-      tol, atol, max_evals, callback: those of `minimize`.
+      tol, atol, max_evals: those of `minimize`.
+      callback: that of `minimize`, if there is one.
     """
 
     fun: Callable[..., Any]
@@ -92,7 +121,7 @@ class Problem(NamedTuple):
     tol: Any
     atol: Any
     max_evals: Any
-    callback: Callable[[MinimizeProgress], Any] | None
+    callback: "HostCallback | None"
 
 
 class LoopState(NamedTuple):
@@ -148,7 +177,8 @@ def minimize(
 
         ‖∇f(x)‖∞ <= atol + tol · max(1, ‖∇f(x₀)‖∞)
 
-    A huge gradient at x₀ makes this condition weak. So a method that predicts by how much the
+    ``result.message`` tells both sides. A huge gradient at x₀ makes this condition weak: for a
+    given gradient pass ``tol=0`` and ``atol``. And a method that predicts by how much the
     value will still decrease (`newton`) must also predict a decrease of at most
     ``100 (tol + atol / max(1, ‖∇f(x₀)‖∞)) (1 + |f(x)|)``. It does not stop at a saddle point that
     it can leave.
@@ -183,8 +213,10 @@ def minimize(
       averaging: `polyak_average`, `snapshots` or a chain of them, of the accepted points after
         the first. Read it with `averaged_params` or `snapshot_params` of ``result.state``.
       callback: called with `MinimizeProgress` after each evaluation; without it the loop never
-        leaves the device. Under vmap it is called for each element in each round, also for those
-        that have ended.
+        leaves the device. If it returns True, the run ends there, with the status STOPPED. What it
+        raises `minimize` raises, but under `jax.jit` JAX raises an error of its own. Under vmap it
+        is called for each element in each round, also for those that have ended, and ends that
+        element.
 
     Returns:
       `MinimizeResult`.
@@ -197,6 +229,16 @@ def minimize(
 
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp, numpy as np
+      >>> def fun(x): return 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
+      >>> x0 = jnp.array([-1.2, 1.0])
+      >>> result = cs231n_optax.minimize(fun, x0, cs231n_optax.lbfgs(), tol=0, atol=1e-3)
+      >>> print(result.success, result.params.round(2))
+      True [1. 1.]
+      >>> print(result.message)  # doctest: +ELLIPSIS
+      Converged: max|grad| = ... <= 0.001 = atol + tol * max(1, max|grad at x0|).
+
+      The derivative of a solution:
+
       >>> def fun(x, a): return jnp.sum((x - a) ** 2 + 0.1 * x**4)
       >>> def solve(a):
       ...     result = cs231n_optax.minimize(fun, 0 * a, cs231n_optax.bfgs(), args=(a,))
@@ -224,11 +266,15 @@ def minimize(
     max_evals = _checks.evaluations("max_evals", max_evals)
     has_aux = _checks.static_bool("has_aux", has_aux)
     args = _checks.further_arguments("args", args)
-    _checks.floating_tree("parameter", x0, "close over other arrays in fun")
     x0, args = _checks.arrays("x0", x0), _checks.arrays("args", args)
 
     def checked(*xs: Any) -> Any:
         return _checks.objective_output("fun", fun(*xs), has_aux=has_aux)
+
+    # Inside jax.shard_map, a function that differs between the devices has a solution on each.
+    if jax.sharding.get_abstract_mesh().manual_axes:
+        value, *_ = jax.tree.leaves(jax.eval_shape(checked, x0, *args))
+        x0 = vary(x0, varying_axes(value))
 
     # What fun closes over becomes an input, so that the solution has derivatives in it, too.
     closed, consts = jax.closure_convert(checked, x0, *args)
@@ -244,15 +290,24 @@ def minimize(
         tol=tol,
         atol=atol,
         max_evals=max_evals,
-        callback=callback,
+        callback=None if callback is None else HostCallback(callback),
     )
-    result = _solve(problem, start, state)
+    if problem.callback is None:
+        result = _solve(problem, start, state)
+    else:
+        result = problem.callback.run(lambda: _solve(problem, start, state))
 
-    def value_of(x: Any, inputs: tuple[Any, ...]) -> jax.Array:
-        return _value_and_aux(problem._replace(inputs=inputs), x)[0]
+    # Leaves that the method does not move, frozen ones and integers, are inputs, too.
+    trial: Any = find_trial(result.state)
+    moved = _tree.inexact(trial.anchor_params)
+    fixed = _tree.rest(moved, result.params)
 
-    params, value = _with_derivatives(value_of)(result.params, result.value, inputs)
-    return result._replace(params=params, value=value)
+    def value_of(moved: Any, inputs: tuple[Any, ...]) -> jax.Array:
+        fixed, *inputs = inputs
+        return _value_and_aux(problem._replace(inputs=inputs), _tree.fill(moved, fixed))[0]
+
+    moved, value = _with_derivatives(value_of)(moved, result.value, (fixed, *inputs))
+    return result._replace(params=_tree.fill(moved, fixed), value=value)
 
 
 def _with_trial_record(
@@ -283,14 +338,16 @@ def _solve(problem: Problem, x0: Any, state: optax.OptState | None) -> MinimizeR
     )
     trial: Any = find_trial(end.opt_state)
     return MinimizeResult(
-        params=trial.anchor_params,
+        params=_tree.fill(trial.anchor_params, end.params),
         value=trial.anchor_value,
-        grad=trial.anchor_grad,
+        grad=_tree.fill(trial.grad, _tree.zeros_like(end.params)),
         status=trial.status,
         num_evals=trial.num_evals,
         num_steps=end.loop.num_steps,
         aux=end.aux,
         state=end.opt_state,
+        grad_norm=trial.grad_norm,
+        tolerance=end.loop.tolerance,
     )
 
 
@@ -301,10 +358,12 @@ def _first_carry(problem: Problem, x0: Any, state: optax.OptState | None) -> Car
         opt_state = reset_run(state)
     aux = None
     if problem.has_aux:
-        aux = _tree.zeros_like(jax.eval_shape(lambda x: _value_and_aux(problem, x)[1], x0))
+        shapes = jax.eval_shape(lambda x: _value_and_aux(problem, x)[1], x0)
+        aux = jax.tree.map(lambda x: vary(_tree.zeros_like(x), varying_axes((x, x0))), shapes)
     zero, none = jnp.zeros((), _tree.scalar_dtype(x0)), jnp.zeros((), jnp.int32)
     loop = LoopState(tolerance=zero, value_tolerance=zero, num_steps=none, status=none)
-    return Carry(x0, opt_state, loop, aux)
+    carry = vary(Carry(x0, opt_state, loop, None), varying_axes(x0))
+    return carry._replace(aux=aux)
 
 
 def _evaluate_and_update(problem: Problem, old: Carry) -> Carry:
@@ -315,11 +374,13 @@ def _evaluate_and_update(problem: Problem, old: Carry) -> Carry:
 
     def value_fn(x: Any) -> jax.Array:
         # In the dtypes of the parameters: under x64 Optax's L-BFGS passes float64.
+        x = _tree.fill(x, old.params)
         return value_and_aux(jax.tree.map(lambda x, p: x.astype(p.dtype), x, old.params))[0]
 
-    # Evaluate. For a complex parameter the direction of ascent is the conjugate of JAX's gradient.
-    (value, aux), grads = jax.value_and_grad(value_and_aux, has_aux=True)(old.params)
-    grads = jax.tree.map(jnp.conj, grads)
+    # Evaluate.
+    evaluate = jax.value_and_grad(value_and_aux, has_aux=True, allow_int=True)
+    (value, aux), grads = evaluate(old.params)
+    grads = _tree.ascent_direction(grads, old.params)
 
     # Accept or reject the point, and propose the next one.
     updates, opt_state = problem.tx.update(
@@ -332,6 +393,7 @@ def _evaluate_and_update(problem: Problem, old: Carry) -> Carry:
         value_fn=value_fn,
     )
     trial: Any = find_trial(opt_state)
+    _checks.applicable_updates(updates, grads, old.params, anchor=trial.anchor_params)
 
     # Test whether the run ends, at the last accepted point.
     running = old.loop.status == RUNNING
@@ -340,7 +402,8 @@ def _evaluate_and_update(problem: Problem, old: Carry) -> Carry:
     )
 
     if problem.callback is not None:
-        _report(problem.callback, trial, old.params, value)
+        progress = _progress(problem, trial, old.params, value, loop.status)
+        loop = loop._replace(status=_call(problem.callback, progress))
     return Carry(
         params=optax.apply_updates(old.params, updates),
         opt_state=with_status(opt_state, loop.status),
@@ -379,19 +442,81 @@ def _next_loop_state(problem: Problem, old: LoopState, trial: Trial) -> LoopStat
     )
 
 
-def _report(
-    callback: Callable[[MinimizeProgress], Any], trial: Trial, params: Any, value: jax.Array
-) -> None:
-    progress = MinimizeProgress(
+# The callback.
+
+
+def _progress(
+    problem: Problem, trial: Trial, params: Any, value: jax.Array, status: jax.Array
+) -> MinimizeProgress:
+    return MinimizeProgress(
         num_evals=trial.num_evals,
-        params=trial.anchor_params,
+        params=_tree.fill(trial.anchor_params, params),
         value=trial.anchor_value,
         grad_norm=trial.grad_norm,
         accepted=trial.accepted,
         trial_params=params,
         trial_value=value,
+        max_evals=problem.max_evals,
+        status=status,
     )
-    jax.debug.callback(callback, progress)
+
+
+def _call(callback: Callable[[MinimizeProgress], Any], progress: MinimizeProgress) -> jax.Array:
+    """The status after the callback: STOPPED if it ends a run that would go on."""
+    status = progress.status
+    stop = io_callback(callback, jax.ShapeDtypeStruct((), bool), progress)
+    return jnp.where(stop & (status == RUNNING), STOPPED, status)
+
+
+class HostCallback:
+    """The callback as the loop calls it, which no exception leaves.
+
+    An exception would come out of a compiled loop as an error of JAX. So it is kept, the loop asked
+    to end, and the exception raised after it. Under `jax.jit` the loop runs later than `run`, and
+    the exception leaves the callback.
+    """
+
+    def __init__(self, callback: Callable[[MinimizeProgress], Any]) -> None:
+        self.callback = callback
+        self.exception: BaseException | None = None
+        self.runs_later = False
+
+    def __call__(self, progress: MinimizeProgress) -> np.bool_:
+        """Whether the loop is to end."""
+        if self.exception is not None:
+            return np.True_
+        try:
+            return np.bool_(self.callback(progress))
+        except BaseException as exception:
+            if self.runs_later:
+                raise
+            self.exception = exception
+            return np.True_
+
+    def run(self, solve: Callable[[], MinimizeResult]) -> MinimizeResult:
+        """Run the loop to its end, and raise what the callback has raised."""
+        try:
+            result = solve()
+            self.runs_later = isinstance(result.status, Tracer)
+            if not self.runs_later:
+                self._wait(result.status)
+        except jax.errors.JaxRuntimeError as error:
+            # Ctrl-C arrived in JAX's own code around the callback.
+            if "KeyboardInterrupt" not in str(error):
+                raise
+            self.exception = KeyboardInterrupt()
+        if self.exception is not None:
+            raise self.exception
+        return result
+
+    def _wait(self, status: Any) -> None:
+        """Wait for the end of the loop. Ctrl-C ends it at the next evaluation."""
+        try:
+            while not status.is_ready():
+                time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt as interrupt:
+            self.exception = interrupt
+        jax.block_until_ready(status)
 
 
 # Implicit differentiation (Blondel et al., section 2.1). The Hessian with respect to a complex

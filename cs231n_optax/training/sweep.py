@@ -1,7 +1,9 @@
 """Sweeps: one function of hyperparameters, evaluated for a whole table of them on all devices."""
 
+import contextlib
 import csv
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,9 +16,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cs231n_optax import _checks
-from cs231n_optax._files import replacing
+from cs231n_optax._files import remove_unfinished, replacing
+from cs231n_optax.training import _display
 from cs231n_optax.training._sweep_files import OtherSweepError as OtherSweepError  # also public
-from cs231n_optax.training._sweep_files import fingerprint, from_first_process, resume, save
+from cs231n_optax.training._sweep_files import fingerprint, from_first_process, resumed, save
 from cs231n_optax.training._sweep_table import (
     Hparams,
     Table,
@@ -43,6 +46,9 @@ class SweepResult(NamedTuple):
 
     hparams: Hparams
     outputs: Any
+
+    def __repr__(self) -> str:
+        return _display.sweep_text(self)
 
 
 class SweepProgress(NamedTuple):
@@ -123,7 +129,9 @@ def sweep(
       path: a folder, made if need be, to which each finished batch is saved, whole or not at all.
         The same sweep started again, after Ctrl-C or kill -9 at any moment, continues from there;
         a finished one only reads. A sweep is the same if its table and the program of ``run``,
-        with its data, are: on any machine, but with one version of JAX.
+        with its data, are: on any machine, but with one version of JAX. Each file has a checksum:
+        one that is broken is removed with a warning, and its rows are computed again. The folder
+        is locked, where the file system can do so.
       callback: called with `SweepProgress` before the first batch and after each.
 
     Returns:
@@ -132,6 +140,7 @@ def sweep(
     Raises:
       ValueError: if the grid is empty or ragged or would take more than 4 GiB, a value is not a
         scalar, ``batch_size`` < 1, or (an `OtherSweepError`) the folder holds another sweep.
+      BlockingIOError: if a sweep to the same ``path`` is running.
       TypeError: if an argument is not of its type, a name is not a string, a value not a real
         number, or ``run`` does not return arrays of numbers.
 
@@ -164,19 +173,21 @@ def sweep(
         batch_size = min(batch_size, math.ceil(num_rows(hparams) / mesh.size))
 
     jitted = jax.jit(lambda hparams: _checks.arrays("output", run(hparams)))
-    output = jax.eval_shape(jitted, one_row(hparams))
-    _checks.sweep_output(output)
-    table = empty_table(hparams, output)
-    folder, expected = None, ""
-    if path is not None:
-        folder, expected = Path(path), fingerprint(jitted, hparams)
-        table = resume(folder, expected, table)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.disable_jit(False))  # for the programs that are compiled ahead
+        output = jax.eval_shape(jitted, one_row(hparams))
+        _checks.sweep_output(output)
+        table = empty_table(hparams, output)
+        folder, expected = None, ""
+        if path is not None:
+            folder, expected = Path(path), fingerprint(jitted, hparams)
+            table = stack.enter_context(resumed(folder, expected, table))
 
-    _report(callback, table)
-    for rows in _run_unfinished(Settings(jitted, mesh, batch_size), table):
-        if folder is not None:
-            save(folder, expected, table, rows)
         _report(callback, table)
+        for rows in _run_unfinished(Settings(jitted, mesh, batch_size), table):
+            if folder is not None:
+                save(folder, expected, table, rows)
+            _report(callback, table)
     return SweepResult(*finished_rows(table))
 
 
@@ -248,7 +259,9 @@ def write_csv(result: SweepResult, path: str | Path) -> None:
         if values.ndim == 1:
             name = jax.tree_util.keystr(key, simple=True, separator=".") or "output"
             columns[f"output.{name}" if name in columns else name] = values
-    with replacing(Path(path), "w") as file:
+    path = Path(path)
+    remove_unfinished(path.parent, re.escape(path.name))
+    with replacing(path, "w") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(columns)
         rows.writerows(zip(*columns.values(), strict=True))

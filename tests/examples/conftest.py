@@ -1,4 +1,7 @@
-"""The fixture `example`: the script of ``examples/`` that a test file here is named after."""
+"""The fixture `example`: the script of ``examples/`` that a test file here is named after.
+
+A file for several scripts passes their names: ``parametrize("example", names, indirect=True)``.
+"""
 
 import importlib.util
 import pathlib
@@ -10,7 +13,8 @@ EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 
 @pytest.fixture(scope="module")
 def example(request):
-    name = pathlib.Path(request.path).stem.removeprefix("test_")
+    own = pathlib.Path(request.path).stem.removeprefix("test_")
+    name = getattr(request, "param", own)
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -283,6 +283,28 @@ def test_the_table_fits_80_columns_and_tells_all():
     assert "adam diverged between steps 1 and 2, from 2 of 2 seeds." in text
 
 
+@pytest.mark.parametrize("width", [20, 40, 60, 79])
+def test_the_table_is_whole_in_a_narrow_terminal(width):
+    """It is printed in parts, each with the rank and the method; no cell is cut."""
+    tracks = [made_up(name, [0.00123456, 0.0123456]) for name in NAMES]
+    chosen, cells = setting(NAMES, Budget(4, 8, 2)), {}
+    for columns in (width, 100):
+        console = Console(file=io.StringIO(), width=columns)
+        race_report.conclude(chosen, ranked(*tracks), console)
+        lines = console.file.getvalue().splitlines()
+        table = lines[: next(i for i, line in enumerate(lines) if line.startswith("Ranked"))]
+        cells[columns] = sorted({*" ".join(table).replace("─", " ").split()})
+        assert max(map(len, table)) <= columns
+        assert "…" not in "".join(table)
+        rows = [line.split() for line in table]
+        if columns >= 40:
+            assert {row[0] for row in rows if row[1:2] == ["momentum"]} == {"2"}
+        if columns == 60:
+            assert sum(row[:2] == ["2", "momentum"] for row in rows) == 2
+    if width >= 40:
+        assert cells[width] == cells[100]
+
+
 @pytest.mark.parametrize(
     ("losses", "shown"),
     [

@@ -38,6 +38,7 @@ def start(solve_command):
         (["rosenbrock", "--method", "newton-cg", "--dim", "100"], "CONVERGED"),
         (["beale", "--method", "newton-cg", "--dtype", "float32"], "CONVERGED"),
         (["saddle", "--method", "newton", "--max-evals", "2"], "BUDGET"),
+        (["taco_shell", "--method", "newton_cg"], "CONVERGED"),  # as in Python
     ],
 )
 def test_a_solve(options, status, start, tmp_path, capsys):
@@ -47,9 +48,8 @@ def test_a_solve(options, status, start, tmp_path, capsys):
     assert document["result"]["status"] == status
     assert f"\n{status}: " in out
     assert f": {status} after {document['result']['num_evals']} evaluations\n" in err
-    files = {"solve.csv", "solve.json", "path.png"}
-    if len(document["result"]["params"]) != 2:
-        files.remove("path.png")
+    picture = "path.png" if len(document["result"]["params"]) == 2 else "curves.png"
+    files = {"solve.csv", "solve.json", picture}
     assert {path.name for path in (tmp_path / "out").iterdir()} == files
     for name in files:
         assert str(tmp_path / "out" / name) in out
@@ -119,6 +119,13 @@ def test_a_quiet_solve(start, tmp_path, capsys):
         (["saddle", "--dim", "2"], "--dim is for rosenbrock: saddle has a fixed dimension"),
         (["beale", "--method", "sgd", "--learning-rate", "0"], "α must be a finite number > 0"),
         (["beale", "--method", "gd", "--memory-size", "3"], "--memory-size is for --method lbfgs"),
+        (["beale", "--memory-size", "40000"], "memory_size=40000 takes a 40000 x 40000 matrix"),
+        (
+            ["rosenbrock", "--memory-size", "5000", "--dim", "1000000"],
+            "lbfgs with --memory-size 5000 on 1000000 variables takes arrays of 80,",
+        ),
+        (["beale", "--tol", "1e39", "--dtype", "float32"], "--tol 1e+39 is too large for float32"),
+        (["beale", "--method", "sgd", "--learning-rate", "1e39"], "α must be a finite number > 0"),
         (["beale", "--memory-size", "0"], "--memory-size: must be a whole number >= 1"),
         (["beale", "--dtype", "float16"], "--dtype: invalid choice: 'float16'"),
         (["beale", "--max", "3"], "No such option: --max"),

@@ -56,8 +56,11 @@ class Training:
         self.state = params, opt_state
         return loss
 
-    def params(self):
-        return jax.tree.leaves(self.state[0])
+    def tree(self):
+        return self.state[0]
+
+    def opt_state(self):
+        return self.state[1]
 
     def arrays(self):
         return jax.tree.leaves(self.state)

@@ -56,8 +56,11 @@ class Training:
         self.state, loss = self.compiled_step(self.state)
         return loss
 
-    def params(self):
-        return jax.tree.leaves(self.state.params)
+    def tree(self):
+        return self.state.params
+
+    def opt_state(self):
+        return self.state.opt_state
 
     def arrays(self):
         return jax.tree.leaves(self.state)

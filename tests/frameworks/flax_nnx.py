@@ -53,8 +53,11 @@ class Training:
     def step(self):
         return self.compiled_step(self.model, self.optimizer)
 
-    def params(self):
-        return jax.tree.leaves(nnx.state(self.model, nnx.Param))
+    def tree(self):
+        return nnx.state(self.model, nnx.Param)
+
+    def opt_state(self):
+        return self.optimizer.opt_state
 
     def arrays(self):
         return jax.tree.leaves(nnx.state((self.model, self.optimizer)))

@@ -45,6 +45,22 @@ def test_a_restored_state_goes_on_to_the_same_bits(method, tmp_path):
     assert_same_state(restored, saved)
 
 
+@pytest.mark.parametrize("n", [1, 2, 8, 9])
+def test_lbfgs_of_a_few_parameters(n, tmp_path):
+    """At most eight parameters have a direction of their own."""
+
+    def fun(x):
+        return jnp.sum(jnp.cosh(x - jnp.arange(1, n + 1) / n))
+
+    first = co.minimize(fun, jnp.zeros(n), co.lbfgs(), max_evals=3)
+    restored = round_trip(tmp_path / "run", first.state)
+    assert_same_state(restored, first.state)
+    ends = [
+        co.minimize(fun, first.params, co.lbfgs(), state=state) for state in (first.state, restored)
+    ]
+    assert_same_state(*ends)
+
+
 def test_fit_goes_on_from_a_restored_state(tmp_path):
     """Its key and its place among the batches are in the state."""
 

@@ -1,6 +1,10 @@
 """Data sets: known sizes, known pixels, and one clear line for every kind of broken file."""
 
+import io
+import os
+import struct
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +193,7 @@ BROKEN = {
     "NaN as label": (_with("y_test", 2, np.nan), "y_test must hold whole numbers"),
     "negative label": (_with("y_train", 2, -1), "reaches from -1"),
     "huge label": (_with("y_train", 2, 1e12), "y_train must lie in 0"),
+    "too many classes": (_with("y_train", 2, 1e5), "y_train must lie in 0 ... 99999"),
     "new class in the test": (_with("y_test", 2, 7), "y_test has the class 7, which y_train never"),
     "one class": ({"y_train": np.full(10, 3)}, "y_train has one class only, 3"),
     "one-hot labels": ({"y_train": np.eye(10)}, "y_train must have a shape"),
@@ -197,7 +202,10 @@ BROKEN = {
     "complex": ({"x_test": np.ones((4, 3, 2), complex)}, "x_test must hold real numbers"),
     "records": ({"x_test": np.zeros(4, [("a", int)])}, "x_test must hold real numbers"),
     "dates": ({"y_test": np.zeros(4, "M8[s]")}, "y_test must hold whole numbers"),
-    "pickled objects": ({"x_train": np.full((10, 3, 2), None)}, "x_train can't be read: Object"),
+    "pickled objects": (
+        {"x_train": np.full((10, 3, 2), None)},
+        "x_train must hold real numbers, not object",
+    ),
     "rank 1": ({"x_train": np.arange(10)}, "x_train must have a shape"),
     "rank 5": ({"x_test": np.zeros((4, 1, 3, 2, 1))}, "x_test must have a shape"),
     "rank 0": ({"x_test": np.array(3.0)}, "x_test must have a shape"),
@@ -230,9 +238,10 @@ def test_npz_that_is_something_else(tmp_path: Path, content: bytes) -> None:
 
 def test_npz_that_is_a_single_array_or_a_folder(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.zeros(3))
-    for path in (tmp_path / "one.npy", tmp_path):
-        with pytest.raises(ValueError, match=r"not a NumPy \.npz archive"):
-            datasets.load_npz(path)
+    with pytest.raises(ValueError, match=r"one\.npy: not a NumPy \.npz archive"):
+        datasets.load_npz(tmp_path / "one.npy")
+    with pytest.raises(ValueError, match=r": not a regular file$"):
+        datasets.load_npz(tmp_path)
 
 
 def test_npz_with_a_flipped_byte(tmp_path: Path) -> None:
@@ -246,13 +255,137 @@ def test_npz_with_a_flipped_byte(tmp_path: Path) -> None:
 
 
 def test_npz_that_holds_a_text_file(tmp_path: Path) -> None:
-    import zipfile
-
-    path = tmp_path / "own.npz"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("x_train", "hello")
-    with pytest.raises(ValueError, match=r"x_train is not a NumPy array"):
+    path = _zipped(tmp_path, {"x_train.npy": b"this is text"})
+    with pytest.raises(ValueError, match=r"own\.npz: x_train can't be read: .*magic string"):
         datasets.load_npz(path)
+
+
+@pytest.mark.parametrize("byte", [0, 1, 40, -30, -20])
+def test_npz_whose_frame_is_broken(tmp_path: Path, byte: int) -> None:
+    """A byte of the archive itself is changed, not of an array."""
+    _load(tmp_path)
+    path = tmp_path / "own.npz"
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"^\S*own\.npz: (not a NumPy|has no|\w+ can't be)"):
+        datasets.load_npz(path)
+
+
+def _npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def _header(shape: str, descr: str = "'<f4'", *, length: int | None = None) -> bytes:
+    """The beginning of an array, version 2.0 of the format."""
+    text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    return b"\x93NUMPY\x02\x00" + struct.pack("<I", length or len(text)) + text
+
+
+def _zipped(
+    tmp_path: Path, changes: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED
+) -> Path:
+    """The good archive with some of its entries replaced."""
+    path = tmp_path / "own.npz"
+    entries = {f"{key}.npy": _npy(array) for key, array in _good().items()} | changes
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return path
+
+
+LYING = {
+    "a terabyte": (_header("(10, 250000000000)"), r"it holds 0 bytes, but float32 of the shape"),
+    "beyond 64 bits": (_header(f"(10, {10**30})"), r"it holds 0 bytes"),
+    "a boolean": (_header("(True, 3, 2)"), r"its shape is \(True, 3, 2\)"),
+    "a negative size": (_header("(-10, 3, 2)"), r"its shape is \(-10, 3, 2\)"),
+    "too short": (_header("(10, 3, 2)") + bytes(239), r"it holds 239 bytes, .* takes 240"),
+    "too long": (_header("(10, 3, 2)") + bytes(241), r"it holds 241 bytes, .* takes 240"),
+    "no shape": (_header("None"), r"shape is not valid"),
+    "no type": (_header("(1,)", "'nothing'"), r"descr is not a valid dtype"),
+    "a header of 4 GB": (_header("(1,)", length=2**32 - 1), r"EOF: reading array header"),
+    "a bomb as header": (_header("(1,)" + " " * 10**6), r"EOF: reading array header"),
+    "nested brackets": (_header("(" * 9000), r"."),
+    "version 3": (b"\x93NUMPY\x03\x00" + bytes(99), r"its format has the version \(3, 0\)"),
+    "an odd escape": (_header("(10, 3, 2)", r"'\d'"), r"descr is not a valid dtype"),
+    "nothing": (b"", r"EOF: reading magic string"),
+}
+
+
+@pytest.mark.parametrize("case", LYING)
+def test_npz_with_a_lying_header(tmp_path: Path, case: str) -> None:
+    content, message = LYING[case]
+    path = _zipped(tmp_path, {"x_train.npy": content})
+    with pytest.raises(ValueError, match=rf"^{path}: x_train can't be read: .*{message}") as caught:
+        datasets.load_npz(path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < len(str(path)) + 250
+
+
+def test_npz_lengths_are_compared_before_an_array_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(np.lib.format, "read_array", None)
+    with pytest.raises(ValueError, match="x_train has 10 examples, y_train 9 labels"):
+        _load(tmp_path, y_train=np.arange(9) % 2)
+
+
+def test_npz_and_cifar10_above_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cifar: tuple[Path, np.ndarray]
+) -> None:
+    """84 pixels and 14 labels of 8 bytes take 448 bytes in float32; the images 4 per byte."""
+    monkeypatch.setattr(datasets, "MAX_BYTES", 448)
+    _load(tmp_path)
+    monkeypatch.setattr(datasets, "MAX_BYTES", 447)
+    message = "its arrays take 448 bytes in float32, more than the limit of 447"
+    with pytest.raises(ValueError, match=message):
+        _load(tmp_path)
+    with pytest.raises(ValueError, match="its arrays take 49,168 bytes"):
+        datasets.load_cifar10(cifar[0])
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_npz_compressed_in_another_way(tmp_path: Path, compression: int) -> None:
+    path = _zipped(tmp_path, {}, compression)
+    with pytest.raises(ValueError, match="NumPy doesn't write its method of compression"):
+        datasets.load_npz(path)
+
+
+def test_only_regular_files_are_read(tmp_path: Path, cifar: tuple[Path, np.ndarray]) -> None:
+    """A pipe would wait for ever, and /dev/zero has no end."""
+    pipe = tmp_path / "pipe.npz"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/zero")):
+        with pytest.raises(ValueError, match=rf"^{path}: not a regular file$"):
+            datasets.load_npz(path)
+    (cifar[0] / "test_batch.bin").unlink()
+    os.mkfifo(cifar[0] / "test_batch.bin")
+    with pytest.raises(ValueError, match=r"test_batch\.bin: not a regular file$"):
+        datasets.load_cifar10(cifar[0])
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_npz_with_any_byte_changed_is_read_or_refused_in_one_line(
+    tmp_path: Path, compressed: bool
+) -> None:
+    """Every 7th byte is changed in turn, and the file is cut off at every 40th."""
+    path = tmp_path / "own.npz"
+    (np.savez_compressed if compressed else np.savez)(path, **_good())
+    content = path.read_bytes()
+    broken = [content[:i] for i in range(0, len(content), 40)]
+    for i in range(0, len(content), 7):
+        broken.append(content[:i] + bytes([content[i] ^ 255]) + content[i + 1 :])
+    messages = []
+    for changed in broken:
+        path.write_bytes(changed)
+        try:
+            datasets.load_npz(path)
+        except ValueError as error:
+            messages.append(str(error))
+    assert len(messages) > len(broken) / 2
+    assert all(line.startswith(f"{path}: ") and "\n" not in line for line in messages)
 
 
 def test_missing_npz(tmp_path: Path) -> None:

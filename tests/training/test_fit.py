@@ -254,7 +254,9 @@ class TestStopping:
         run = functools.partial(
             co.fit, square, jnp.array(1.0), tx, jnp.zeros(1), chunk_size=10, **options
         )
-        result = run(steps=100)
+        with pytest.warns(co.DivergenceWarning, match="step 32") as warned:
+            result = run(steps=100)
+        assert [warning.filename for warning in warned] == [__file__]
         assert result.state.nonfinite_step == 32
         assert result.state.step == 32
         assert result.params == 2.0**62  # the last finite loss: 2^124
@@ -262,10 +264,12 @@ class TestStopping:
         np.testing.assert_array_equal(loss[:32], 16.0 ** np.arange(32))
         assert np.isinf(loss[32])
         assert np.isnan(loss[33:]).all()
-        again = run(steps=10, state=result.state)
+        with pytest.warns(co.DivergenceWarning, match="step 32"):
+            again = run(steps=10, state=result.state)
         assert again.params == result.params
         assert again.state.step == 32
 
+    @pytest.mark.filterwarnings("ignore::cs231n_optax.DivergenceWarning")
     def test_at_the_very_first_step(self):
         result = co.fit(
             lambda params, batch: jnp.log(params) * batch[0],
@@ -341,6 +345,7 @@ class TestTrials:
         assert result.params == 2.0  # the third point shown, params 0, 1, 2
         assert result.state.params == 5.0
 
+    @pytest.mark.filterwarnings("ignore::cs231n_optax.DivergenceWarning")
     def test_only_an_accepted_loss_that_is_not_finite_stops(self):
         def poison(bad):
             return lambda params, batch: jnp.where(params == bad, jnp.inf, params) + 0 * batch[0]
@@ -350,7 +355,254 @@ class TestTrials:
             assert result.state.nonfinite_step == stopped
 
 
+def dropout_loss(params, batch, *, key, model_state):
+    """Dropout, running statistics, and what a test wants to see of a step as metrics."""
+    kept = jax.random.bernoulli(key, 0.8, batch["x"].shape)
+    value = loss(params, {**batch, "x": jnp.where(kept, batch["x"] - model_state["mean"], 0)})
+    mean = 0.9 * model_state["mean"] + 0.1 * jnp.mean(batch["x"], axis=0)
+    seen = {"key": jax.random.key_data(key), "x": batch["x"], "before": model_state["mean"]}
+    return value, ({"mean": mean, "count": model_state["count"] + 1}, seen)
+
+
+STATISTICS = {"mean": jnp.full(D, 0.5), "count": jnp.int32(0)}
+ALL_THREE = {"needs_key": True, "model_state": STATISTICS, "has_aux": True}
+fit_network = functools.partial(
+    co.fit, dropout_loss, PARAMS, ADAM, DATA, batch_size=16, key=KEY, **ALL_THREE
+)
+
+
+@functools.cache
+def fitted_network():
+    """30 steps, once for all tests."""
+    return fit_network(steps=30)
+
+
+def where_it_was(params, batch, *, model_state):
+    """A loss whose model state is the point at which it was evaluated."""
+    return loss(params, batch), params
+
+
+class TestNetworks:
+    def test_is_a_hand_written_loop(self):
+        """With the keys and batches that the loss saw."""
+        result = fitted_network()
+        targets = DATA["x"] @ np.array([1.0, -2.0, 0.5], np.float32) + 0.3
+        target_of = {tuple(x): y for x, y in zip(DATA["x"], targets, strict=True)}
+
+        @jax.jit
+        def step(params, opt_state, model_state, batch, key):
+            (value, (model_state, _)), grads = jax.value_and_grad(dropout_loss, has_aux=True)(
+                params, batch, key=key, model_state=model_state
+            )
+            updates, opt_state = ADAM.update(grads, opt_state, params)
+            return optax.apply_updates(params, updates), opt_state, model_state, value
+
+        params, opt_state, model_state, losses = PARAMS, ADAM.init(PARAMS), STATISTICS, []
+        for key_data, x in zip(*map(result.history.aux.get, ("key", "x")), strict=True):
+            batch = {"x": x, "y": np.array([target_of[tuple(row)] for row in np.asarray(x)])}
+            key = jax.random.wrap_key_data(key_data)
+            params, opt_state, model_state, value = step(params, opt_state, model_state, batch, key)
+            losses.append(value)
+        np.testing.assert_allclose(result.history.loss, losses, rtol=1e-5)
+        assert_close(result.params, params, rtol=1e-5)
+        assert_close(result.model_state, model_state, rtol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("names", "returned"),
+        [
+            (("model_state", "has_aux"), lambda value, state, aux: (value, (state, aux))),
+            (("needs_key", "model_state"), lambda value, state, aux: (value, state)),
+            (("needs_key", "has_aux"), lambda value, state, aux: (value, aux)),
+            (("needs_key",), lambda value, state, aux: value),
+        ],
+        ids=["no key", "no aux", "no state", "a key alone"],
+    )
+    def test_each_is_switched_on_by_itself(self, names, returned):
+        def some(params, batch, **named):
+            assert named.keys() == {name.removeprefix("needs_") for name in names} - {"has_aux"}
+            filled = {"key": KEY, "model_state": STATISTICS} | named
+            value, (model_state, aux) = dropout_loss(params, batch, **filled)
+            return returned(value, model_state, aux["x"])
+
+        switched_on = {name: ALL_THREE[name] for name in names}
+        result = co.fit(some, PARAMS, ADAM, DATA, steps=3, batch_size=16, key=KEY, **switched_on)
+        if "model_state" in names:
+            assert result.model_state["count"] == 3
+        else:
+            assert result.model_state is None
+        if "has_aux" in names:
+            assert result.history.aux.shape == (3, 16, D)
+        else:
+            assert result.history.aux is None
+
+    def test_each_batch_has_a_key_of_its_own_and_no_other_use_has_it(self):
+        def key_of(params, batch, *, key):
+            return 0 * params, jax.random.key_data(key)
+
+        run = functools.partial(
+            co.fit, key_of, jnp.zeros(()), co.sgd(0.0), TEN, needs_key=True, has_aux=True
+        )
+        keys = {tuple(row) for row in np.asarray(run(steps=40, batch_size=1, key=KEY).history.aux)}
+        other = run(steps=40, batch_size=1, key=jax.random.key(8)).history.aux
+        epochs = jax.vmap(lambda epoch: jax.random.key_data(jax.random.fold_in(KEY, epoch)))
+        assert len(keys) == 40
+        assert not keys & {tuple(row) for row in np.asarray(other)}
+        assert not keys & {tuple(row) for row in np.asarray(epochs(jnp.arange(100)))}
+        assert tuple(np.asarray(jax.random.key_data(KEY))) not in keys
+
+    @pytest.mark.parametrize(
+        ("splits", "options"),
+        [((20, 10), {}), ((29, 1), {"chunk_size": 7}), ((11, 19), {"callback": lambda _: None})],
+        ids=["in one program", "in chunks", "from the host"],
+    )
+    def test_resumes_bit_for_bit(self, splits, options):
+        whole, state, rows = fitted_network(), None, []
+        for steps in splits:
+            part = fit_network(steps=steps, state=state, **options)
+            state = part.state
+            rows.append((part.history.loss, part.history.aux))
+        assert_same_bits(part.state._replace(key=None), whole.state._replace(key=None))
+        joined = jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
+        assert_same_bits(joined, (whole.history.loss, whole.history.aux))
+
+    def test_vmap_over_keys_and_model_states(self):
+        def run(key, mean):
+            statistics = {"mean": mean, "count": jnp.int32(0)}
+            result = fit_network(steps=5, key=key, model_state=statistics)
+            return result.params, result.model_state, result.history.aux["key"]
+
+        keys, means = jax.random.split(KEY, 2), jnp.stack([jnp.zeros(D), jnp.ones(D)])
+        lanes = jax.vmap(run)(keys, means)
+        for i in range(2):
+            assert_close(member(lanes, i), run(keys[i], means[i]), rtol=1e-5)
+
+    def test_evaluate_takes_the_model_state(self):
+        def evaluate(params, *, model_state):
+            return {"bias": params["b"], "count": model_state["count"]}
+
+        evaluation = fit_network(steps=25, chunk_size=10, evaluate=evaluate).history.evaluation
+        np.testing.assert_array_equal(evaluation["count"], [10, 20, 25])
+        assert_close(evaluation["bias"][2], fit_network(steps=25).params["b"], rtol=1e-6)
+
+    def test_a_held_batch_keeps_its_key_and_model_state(self):
+        def counted(params, batch, *, key, model_state):
+            return by_id(params, batch), (
+                {"count": model_state["count"] + 1},
+                (jax.random.key_data(key), model_state["count"]),
+            )
+
+        result = co.fit(
+            counted,
+            jnp.zeros(()),
+            stubborn(),
+            TEN,
+            steps=31,
+            batch_size=1,
+            key=KEY,
+            needs_key=True,
+            model_state={"count": jnp.int32(0)},
+            has_aux=True,
+        )
+        keys, counts = map(np.asarray, result.history.aux)
+        np.testing.assert_array_equal(counts, np.arange(31) // 3)
+        assert len({tuple(key) for key in keys}) == 11
+        np.testing.assert_array_equal(keys[:30:3], keys[2:30:3])
+        assert result.model_state["count"] == 10
+
+    @pytest.mark.parametrize("steps", [1, 2, 3, 8])
+    @pytest.mark.parametrize("tx", [co.lbfgs(), co.newton_cg()], ids=["lbfgs", "newton_cg"])
+    def test_model_state_of_the_accepted_point(self, tx, steps):
+        result = co.fit(where_it_was, PARAMS, tx, DATA, steps=steps, model_state=PARAMS)
+        assert_same_bits(result.model_state, result.params)
+
+    def test_an_ended_run_keeps_the_last_finite_model_state(self):
+        def square(x, batch, *, model_state):
+            return x**2 + 0 * batch[0], (x, {"x": x, "sign": jnp.int32(1), "fine": x > 0})
+
+        tx = optax.stateless(lambda updates, params: 3 * params)
+        with pytest.warns(co.DivergenceWarning):
+            result = co.fit(
+                square,
+                jnp.array(1.0),
+                tx,
+                jnp.zeros(1),
+                steps=40,
+                model_state=jnp.array(0.0),
+                has_aux=True,
+            )
+        assert result.model_state == result.params == 2.0**62
+        aux = jax.tree.map(np.asarray, result.history.aux)
+        np.testing.assert_array_equal(aux["x"], [4.0**i if i <= 32 else np.nan for i in range(40)])
+        np.testing.assert_array_equal(aux["sign"], np.arange(40) <= 32)
+        np.testing.assert_array_equal(aux["fine"], np.arange(40) <= 32)
+
+    def test_optax_line_search_sees_the_same_loss(self):
+        """It evaluates ``value_fn``, of which a decrease is the decrease of the step's loss."""
+        search = optax.scale_by_backtracking_linesearch(max_backtracking_steps=20)
+        tx = optax.chain(optax.sgd(1.0), search)
+        options = {**ALL_THREE, "batch_size": None}
+        result = co.fit(dropout_loss, PARAMS, tx, DATA, steps=1, key=KEY, **options)
+        key = jax.random.wrap_key_data(result.history.aux["key"][0])
+        value, _ = dropout_loss(result.params, DATA, key=key, model_state=STATISTICS)
+        np.testing.assert_allclose(optax.tree.get(result.state, "value"), value, rtol=1e-6)
+
+    def test_any_arrays_make_a_model_state(self):
+        """Keys as those of NNX, booleans, narrow numbers, nothing at all."""
+        first = {"key": jax.random.split(KEY, 2), "flag": True, "half": jnp.float16(1), "none": {}}
+
+        def loss_with(params, batch, *, model_state):
+            keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(model_state["key"])
+            flipped = ~jnp.asarray(model_state["flag"])
+            return loss(params, batch), model_state | {"key": keys, "flag": flipped}
+
+        for tx in (ADAM, co.lbfgs()):
+            result = co.fit(loss_with, PARAMS, tx, DATA, steps=1, model_state=first)
+            assert result.model_state["flag"].dtype == bool
+            assert not result.model_state["flag"]
+            assert np.any(
+                jax.random.key_data(result.model_state["key"]) != jax.random.key_data(first["key"])
+            )
+        result = co.fit(
+            lambda params, batch, *, model_state: (loss(params, batch), {}),
+            PARAMS,
+            ADAM,
+            DATA,
+            steps=1,
+            model_state={},
+        )
+        assert result.model_state == {}
+
+
 class TestErrors:
+    @pytest.mark.parametrize(
+        ("returned", "options", "error", "named"),
+        [
+            (lambda v: (v, 1.0), {}, TypeError, "has_aux"),
+            (lambda v: v, {"has_aux": True}, TypeError, "has_aux=True"),
+            (lambda v: v, {"model_state": 1.0}, TypeError, "model_state"),
+            (lambda v: (v, 1.0), {"model_state": 1.0, "has_aux": True}, TypeError, "aux"),
+            (lambda v: (v, "a"), {"has_aux": True}, TypeError, "aux"),
+            (lambda v: (v[None], 1.0), {"has_aux": True}, TypeError, "loss"),
+            (lambda v: (v, (1.0,)), {"model_state": 1.0}, ValueError, "model_state"),
+            (lambda v: (v, 1), {"model_state": 1.0}, ValueError, "model_state"),
+            (lambda v: (v, jnp.ones(2)), {"model_state": 1.0}, ValueError, "model_state"),
+            (lambda v: v, {"needs_key": True}, ValueError, "key"),
+            (lambda v: v, {"needs_key": 1}, TypeError, "needs_key"),
+            (lambda v: v, {"has_aux": None}, TypeError, "has_aux"),
+            (lambda v: v, {"model_state": "a"}, TypeError, "model_state"),
+        ],
+    )
+    def test_a_loss_that_is_not_what_is_switched_on(self, returned, options, error, named):
+        def wrong(params, batch, **named):
+            return returned(loss(params, batch))
+
+        with pytest.raises(error, match=named):
+            co.fit(wrong, PARAMS, ADAM, DATA, steps=1, **options)
+
+    def test_a_model_state_that_is_not_that_of_the_state(self):
+        with pytest.raises(ValueError, match="model_state"):
+            fit_network(steps=1, state=fitted(20).state)
+
     @pytest.mark.parametrize(
         ("data", "error", "named"),
         [

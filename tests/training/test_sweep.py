@@ -275,7 +275,9 @@ class TestSaved:
         file = tmp_path / "rows-000002.npz"
         whole = file.read_bytes()
         file.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
-        outputs = co.sweep(run, {"x": [1.0, 2.0, 3.0, 4.0]}, batch_size=1, path=tmp_path).outputs
+        with pytest.warns(RuntimeWarning, match=file.name):
+            result = co.sweep(run, {"x": [1.0, 2.0, 3.0, 4.0]}, batch_size=1, path=tmp_path)
+        outputs = result.outputs
         assert outputs.tolist() == [1, 2, 3, 4]
         assert outputs.dtype == jnp.bfloat16
         assert np.load(file)["rows"].tolist() == [2, 3]

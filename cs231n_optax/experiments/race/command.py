@@ -1,19 +1,18 @@
 """The command ``race``: its options, and their errors."""
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import typer
 
-from cs231n_optax.experiments import catalog, files, options
+from cs231n_optax.experiments import catalog, files, interrupts, options
 from cs231n_optax.experiments.catalog import DECAYS, HIGHEST_RATE, LOWEST_RATE, METHODS
 from cs231n_optax.experiments.console import consoles, print_written
-from cs231n_optax.experiments.errors import INTERRUPTED, InputError, complain
-from cs231n_optax.experiments.interrupts import Interrupts
+from cs231n_optax.experiments.errors import InputError, complain
 from cs231n_optax.experiments.options import count, option
 from cs231n_optax.experiments.race import experiment, report
 from cs231n_optax.experiments.race.experiment import Entrant, Setting, Summary, Tuning
@@ -36,22 +35,18 @@ EXAMPLES = """Examples:
 
 
 def _methods(text: str) -> tuple[str, ...]:
-    methods = tuple(name.strip() for name in text.split(","))
+    methods = tuple(map(options.minibatch_method, text.split(",")))
     for method in methods:
-        if method not in METHODS:
-            known = ", ".join(METHODS)
-            raise typer.BadParameter(f"unknown method {method!r}; known are {known}")
         if methods.count(method) > 1:
             raise typer.BadParameter(f"{method} is named twice")
     return methods
 
 
 def _method_rate(text: str) -> tuple[str, float]:
-    method, _, number = text.partition("=")
-    if method not in METHODS:
-        known = ", ".join(METHODS)
-        raise typer.BadParameter(f"expected METHOD=α with a method of {known}; got {text!r}")
-    return method, options.learning_rate(number)
+    method, equals, number = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"expected METHOD=α, such as sgd=0.1; got {text!r}")
+    return options.minibatch_method(method), options.learning_rate(number)
 
 
 _METHODS = f"The methods, of {', '.join(METHODS)}; all by default."
@@ -115,6 +110,7 @@ def race(
         accuracy_goal=accuracy or catalog.ACCURACY_GOALS.get(data, catalog.USUAL_ACCURACY_GOAL),
         tuning=None if tune is None else Tuning(tune, LOWEST_RATE, HIGHEST_RATE, seed=seeds),
     )
+    _check_memory(setting)
     return _run(setting, task, out, quiet=quiet)
 
 
@@ -131,38 +127,58 @@ def _learning_rates(
     return {method: rates.get(method, defaults[method]) for method in methods}
 
 
+def _check_memory(setting: Setting) -> None:
+    """Refuse a race that would hold more than 4 GiB; the records of all methods are kept."""
+    budget, tuning = setting.budget, setting.tuning
+    methods = len(setting.learning_rates)
+    catalog.check_memory(
+        setting,
+        budget,
+        records=methods * budget.seeds * budget.steps * experiment.BYTES_PER_STEP,
+        request=f"--steps {budget.steps} with --seeds {budget.seeds} and {methods} methods",
+    )
+    if tuning is not None:
+        catalog.check_memory(
+            setting,
+            replace(budget, seeds=1),
+            runs=min(tuning.runs, jax.device_count()),
+            records=tuning.runs * sweep_experiment.bytes_per_row(budget.steps, num_ranges=1),
+            request=f"--tune {tuning.runs} with --steps {budget.steps}",
+        )
+
+
 def _run(setting: Setting, task: Task, folder: Path, *, quiet: bool) -> int:
     """Tune if asked, race, report and write; after Ctrl-C, what has finished."""
     out, err = consoles(quiet=quiet)
-    with Interrupts() as interrupts:
-        if setting.tuning is not None:
-            with report.TuningBar(setting, err) as bar:
-                setting = _tuned(setting, task, interrupts.checking(bar.update))
-        report.introduce(setting, out)
-        summaries: list[Summary] = []
-        with contextlib.suppress(KeyboardInterrupt), report.Bars(setting, err) as bars:
-            for method in setting.learning_rates:
-                advance = interrupts.checking(bars.begin(method))
-                track = experiment.run(_entrant(method, setting), task, setting.budget, advance)
-                summaries.append(experiment.summarize(track, setting.accuracy_goal))
-                bars.end(summaries[-1])
-            interrupts.ignore()
-        if not summaries:
-            raise KeyboardInterrupt
-        finished = [summary.track.entrant.name for summary in summaries]
-        unfinished = [method for method in setting.learning_rates if method not in finished]
-        ranking = experiment.rank(summaries)
-        try:
-            report.write(folder, setting, ranking, unfinished)
-        finally:
-            report.conclude(setting, ranking, out)
+    interrupts.begin()
+    if setting.tuning is not None:
+        with report.TuningBar(setting, err) as bar:
+            setting = _tuned(setting, task, interrupts.checking(bar.update))
+    report.introduce(setting, out)
+    summaries: list[Summary] = []
+    with interrupts.suppressed(), report.Bars(setting, err) as bars:
+        for method in setting.learning_rates:
+            advance = interrupts.checking(bars.begin(method))
+            track = experiment.run(_entrant(method, setting), task, setting.budget, advance)
+            summaries.append(experiment.summarize(track, setting.accuracy_goal))
+            bars.end(summaries[-1])
+        interrupts.finish()
+    if not summaries:
+        raise KeyboardInterrupt
+    finished = [summary.track.entrant.name for summary in summaries]
+    unfinished = [method for method in setting.learning_rates if method not in finished]
+    ranking = experiment.rank(summaries)
+    try:
+        report.write(folder, setting, ranking, unfinished)
+    finally:
+        report.conclude(setting, ranking, out)
     print_written(out, folder, report.FILES)
     if unfinished:
         complain(
             f"interrupted; finished and written: {', '.join(finished)}; "
             f"not finished: {', '.join(unfinished)}"
         )
-        return INTERRUPTED
+        return interrupts.exit_status()
     return 0
 
 

@@ -23,6 +23,7 @@ from cs231n_optax.training.fit import FitHistory, FitState, fit
 
 _FEWEST_CHUNKS, _MOST_CHUNKS = 20, 40
 _FEWEST_EVALUATIONS = 10
+BYTES_PER_STEP = 3 * 4  # of a `Track`: loss, learning rate and norm of the gradient
 
 Progress = Callable[[int, float], None]
 """Called with the steps done so far and the mean loss of the last batches; NaN if all diverged."""

@@ -8,15 +8,23 @@ from typing import Any, Self
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from cs231n_optax.experiments import console as terminal
 from cs231n_optax.experiments.console import print_lines
-from cs231n_optax.experiments.files import environment, number, write_csv, write_json, write_png
+from cs231n_optax.experiments.files import (
+    environment,
+    new_results,
+    number,
+    write_csv,
+    write_json,
+    write_png,
+)
 from cs231n_optax.experiments.race.experiment import Progress, Setting, Spread, Summary, Track
 from cs231n_optax.experiments.race.picture import picture
 from cs231n_optax.experiments.sweep.experiment import is_end_of_range
 from cs231n_optax.training.sweep import SweepProgress
+
+_METHOD_COLUMN = 1
 
 FILES = CSV, JSON, PICTURE = "race.csv", "race.json", "race.png"
 
@@ -72,7 +80,7 @@ class Bars:
         """Stop a method's bar or, outside a terminal, print its line."""
         self._bars.stop_task(self._methods[summary.track.entrant.name])
         if not self._live:
-            self._console.print(f"{summary.track.entrant.name}: {_ending(summary)}")
+            print_lines(self._console, f"{summary.track.entrant.name}: {_ending(summary)}")
 
 
 def introduce(setting: Setting, console: Console) -> None:
@@ -105,7 +113,9 @@ def _tuning(setting: Setting) -> Iterator[str]:
 
 def conclude(setting: Setting, ranking: Sequence[Summary], console: Console) -> None:
     """Print the ranking, the meaning of its numbers, and the verdict."""
-    terminal.print_table(console, _table(setting, ranking))
+    terminal.print_table(
+        console, _headings(setting), _table_rows(ranking), keys=2, left=[_METHOD_COLUMN]
+    )
     seeds = setting.budget.seeds
     over = f", mean ± standard deviation over {seeds} seeds" if seeds > 1 else ""
     print_lines(
@@ -150,36 +160,35 @@ def verdict(ranking: Sequence[Summary]) -> str:
 def write(
     folder: Path, setting: Setting, ranking: Sequence[Summary], unfinished: Sequence[str]
 ) -> None:
-    """Write race.csv, race.json and race.png, each of them whole or not at all.
+    """Write race.csv, race.json and race.png together.
 
     The ranking has the methods that finished; ``unfinished`` names those that were interrupted.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     recorded = ("batch_loss", "learning_rate", "grad_norm", "train_loss", "test_accuracy")
     columns = ("method", "seed", "step", *recorded)
-    write_csv(folder / CSV, columns, (row for s in ranking for row in _rows(s.track)))
-    write_json(folder / JSON, _document(setting, ranking, unfinished))
-    write_png(folder / PICTURE, picture(setting, ranking, unfinished))
+    with new_results(folder, FILES) as new:
+        write_csv(new / CSV, columns, (row for s in ranking for row in _rows(s.track)))
+        write_png(new / PICTURE, picture(setting, ranking, unfinished))
+        write_json(new / JSON, _document(setting, ranking, unfinished))
 
 
-def _table(setting: Setting, ranking: Sequence[Summary]) -> Table:
-    """Return the ranking, for a terminal of 80 columns or more."""
-    rows = terminal.plain_table(
-        (
-            "",
-            "\nmethod",
-            "final\ntrain loss",
-            "final test\naccuracy, %",
-            f"steps to\n{_percent(setting.accuracy_goal)} %",
-            "steps per\nsecond",
-            "compile\nseconds",
-        ),
-        padding=(0, 0, 0, 0),
+def _headings(setting: Setting) -> tuple[str, ...]:
+    return (
+        "",
+        "\nmethod",
+        "final\ntrain loss",
+        "final test\naccuracy, %",
+        f"steps to\n{_percent(setting.accuracy_goal)} %",
+        "steps per\nsecond",
+        "compile\nseconds",
     )
-    rows.columns[1].justify = "left"
+
+
+def _table_rows(ranking: Sequence[Summary]) -> list[tuple[str, ...]]:
+    """Return the ranking, which fits a terminal of 80 columns."""
     form = _loss_format(ranking)
-    for place, summary in enumerate(ranking, start=1):
-        rows.add_row(
+    return [
+        (
             str(place),
             summary.track.entrant.name,
             _loss_text(summary, form),
@@ -188,7 +197,8 @@ def _table(setting: Setting, ranking: Sequence[Summary]) -> Table:
             f"{summary.steps_per_second:.0f}",
             f"{summary.track.compile_seconds:.1f}",
         )
-    return rows
+        for place, summary in enumerate(ranking, start=1)
+    ]
 
 
 def _rows(track: Track) -> Iterator[tuple[Any, ...]]:

@@ -3,15 +3,17 @@
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import numpy as np
+import optax
 import typer
 
-from cs231n_optax.experiments import catalog, files, options
+from cs231n_optax import _checks
+from cs231n_optax.experiments import catalog, files, interrupts, options
 from cs231n_optax.experiments.catalog import LARGEST_DIM, MEMORY_SIZE, METHODS, PROBLEMS, SEARCHES
 from cs231n_optax.experiments.console import consoles, print_written
 from cs231n_optax.experiments.errors import InputError
-from cs231n_optax.experiments.interrupts import Interrupts
-from cs231n_optax.experiments.options import count, one_of, option
+from cs231n_optax.experiments.options import count, flag, one_of, option
 from cs231n_optax.experiments.solve import experiment, report
 from cs231n_optax.experiments.solve.experiment import Setting
 from cs231n_optax.problems.landscapes import Landscape
@@ -76,12 +78,15 @@ def solve(
     rate and accept every point.
 
     The command prints the trace, thinned to 25 lines, and the result. The folder --out gets
-    solve.csv (every evaluation), solve.json (configuration, versions, result) and, in two
-    dimensions, path.png (the path through the contours).
+    solve.csv (every evaluation), solve.json (configuration, versions, result) and a picture:
+    in two dimensions path.png (the path through the contours), in more curves.png (the value
+    and the gradient's norm against the evaluations).
     """
     files.check_writable(out, report.FILES)
     method_options = _method_options(method, problem, learning_rate, memory_size)
     landscape = _landscape(problem, dim, method)
+    if tol > float(np.finfo(dtype).max):
+        raise InputError(f"--tol {tol:g} is too large for {dtype}")
     setting = Setting(
         problem=landscape.name,
         start=_start(start, problem, landscape, dtype),
@@ -91,7 +96,23 @@ def solve(
         tol=tol,
         max_evals=max_evals,
     )
-    return _run(setting, landscape, out, quiet=quiet)
+    return _run(setting, landscape, _transformation(setting), out, quiet=quiet)
+
+
+def _transformation(setting: Setting) -> optax.GradientTransformation:
+    """Make the method; an InputError if its state would take more than 4 GiB."""
+    n = len(setting.start)
+    options = ", ".join(f"{flag(name)} {x:g}" for name, x in setting.method_options.items())
+    request = f"{setting.method}{f' with {options}' if options else ''} on {n} variables"
+    try:
+        tx = _ALL_METHODS[setting.method](**setting.method_options)
+        with jax.enable_x64(setting.dtype == "float64"):
+            state = jax.eval_shape(tx.init, jax.ShapeDtypeStruct((n,), setting.dtype))
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        _checks.fits_in_memory(f"{request} takes arrays", size, "make one of them smaller")
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    return tx
 
 
 def _method_options(
@@ -139,19 +160,25 @@ def _start(
     return start
 
 
-def _run(setting: Setting, landscape: Landscape, folder: Path, *, quiet: bool) -> int:
+def _run(
+    setting: Setting,
+    landscape: Landscape,
+    tx: optax.GradientTransformation,
+    folder: Path,
+    *,
+    quiet: bool,
+) -> int:
     """Solve, report and write."""
     out, err = consoles(quiet=quiet)
-    tx = _ALL_METHODS[setting.method](**setting.method_options)
+    interrupts.begin()
     report.introduce(setting, out)
-    with Interrupts() as interrupts:
-        with report.Bar(setting, err) as bar:
-            solution = experiment.run(landscape, tx, setting, interrupts.checking(bar.update))
-            interrupts.ignore()
-        bar.end(solution)
-        try:
-            names = report.write(folder, setting, landscape, solution)
-        finally:
-            report.conclude(setting, solution, out)
+    with report.Bar(setting, err) as bar:
+        solution = experiment.run(landscape, tx, setting, interrupts.checking(bar.update))
+        interrupts.finish()
+    bar.end(solution)
+    try:
+        names = report.write(folder, setting, landscape, solution)
+    finally:
+        report.conclude(setting, solution, out)
     print_written(out, folder, names)
     return 0

@@ -8,17 +8,23 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from cs231n_optax.experiments import console as terminal
 from cs231n_optax.experiments.console import print_lines
-from cs231n_optax.experiments.files import environment, number, write_csv, write_json, write_png
+from cs231n_optax.experiments.files import (
+    environment,
+    new_results,
+    number,
+    write_csv,
+    write_json,
+    write_png,
+)
 from cs231n_optax.experiments.solve.experiment import Setting, Solution, Track
 from cs231n_optax.experiments.solve.picture import picture
 from cs231n_optax.globalization.trial import Status
 from cs231n_optax.problems.landscapes import Landscape
 
-FILES = CSV, JSON, PICTURE = "solve.csv", "solve.json", "path.png"
+FILES = CSV, JSON, PATH, CURVES = "solve.csv", "solve.json", "path.png", "curves.png"
 
 _MEANINGS = {
     Status.CONVERGED: "the gradient is as small as --tol asks",
@@ -76,7 +82,8 @@ def introduce(setting: Setting, console: Console) -> None:
 def conclude(setting: Setting, solution: Solution, console: Console) -> None:
     """Print the trace and the result."""
     shown = _rows_shown(solution.num_evals)
-    terminal.print_table(console, _table(solution.track, shown))
+    headings = ("evaluation", "value", "max |∇f|", "")
+    terminal.print_table(console, headings, [_table_row(solution.track, i) for i in shown])
     if len(shown) < solution.num_evals:
         print_lines(
             console, f"Thinned: {len(shown)} of {solution.num_evals} evaluations are shown.", ""
@@ -85,21 +92,20 @@ def conclude(setting: Setting, solution: Solution, console: Console) -> None:
 
 
 def write(folder: Path, setting: Setting, landscape: Landscape, solution: Solution) -> list[str]:
-    """Write solve.csv, solve.json and in two dimensions path.png, each whole or not at all.
+    """Write solve.csv, solve.json and the picture together.
 
-    In other dimensions an older path.png, which belongs to another solve, is removed. Return the
-    names of the files that were written.
+    The picture is path.png in two dimensions and curves.png in others. An older one of the other
+    name, which belongs to another solve, is removed. Return the names of the files that were
+    written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     planar = len(setting.start) == 2
     columns = ("evaluation", "accepted", "value", "grad_norm", *("x", "y") * planar)
-    write_csv(folder / CSV, columns, _csv_rows(solution.track))
-    write_json(folder / JSON, _document(setting, solution))
-    if planar:
-        write_png(folder / PICTURE, picture(setting, landscape, solution))
-    else:
-        (folder / PICTURE).unlink(missing_ok=True)
-    return [name for name in FILES if planar or name != PICTURE]
+    name = PATH if planar else CURVES
+    with new_results(folder, FILES) as new:
+        write_csv(new / CSV, columns, _csv_rows(solution.track))
+        write_png(new / name, picture(setting, landscape, solution))
+        write_json(new / JSON, _document(setting, solution))
+    return [CSV, JSON, name]
 
 
 def _rows_shown(num_evals: int) -> list[int]:
@@ -107,14 +113,10 @@ def _rows_shown(num_evals: int) -> list[int]:
     return np.linspace(0, num_evals - 1, min(num_evals, _MOST_ROWS)).round().astype(int).tolist()
 
 
-def _table(track: Track, shown: list[int]) -> Table:
-    headings = ("evaluation", "value", "max |∇f|", "")
-    rows = terminal.plain_table(headings, padding=(0, 1, 0, 0))
-    for i in shown:
-        grad_norm = f"{track.grad_norm[i]:.3e}" if track.accepted[i] else ""
-        answer = "accepted" if track.accepted[i] else "rejected"
-        rows.add_row(str(i + 1), f"{track.value[i]:.8e}", grad_norm, answer)
-    return rows
+def _table_row(track: Track, i: int) -> tuple[str, str, str, str]:
+    grad_norm = f"{track.grad_norm[i]:.3e}" if track.accepted[i] else ""
+    answer = "accepted" if track.accepted[i] else "rejected"
+    return str(i + 1), f"{track.value[i]:.8e}", grad_norm, answer
 
 
 def _result(solution: Solution) -> Iterator[str]:

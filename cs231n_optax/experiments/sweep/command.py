@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import typer
 
-from cs231n_optax.experiments import catalog, files, options
+from cs231n_optax.experiments import catalog, files, interrupts, options
 from cs231n_optax.experiments.catalog import DECAYS, HYPERPARAMETERS, METHODS
 from cs231n_optax.experiments.console import consoles, print_written
-from cs231n_optax.experiments.errors import INTERRUPTED, InputError, complain
-from cs231n_optax.experiments.interrupts import Interrupts
-from cs231n_optax.experiments.options import count, one_of, option
+from cs231n_optax.experiments.errors import InputError, complain
+from cs231n_optax.experiments.options import count, minibatch_method, option
 from cs231n_optax.experiments.sweep import experiment, report
 from cs231n_optax.experiments.sweep.experiment import Range, Setting, grid_side
 from cs231n_optax.experiments.task import Budget, Task
@@ -60,7 +60,7 @@ def sweep(
     data: options.Data = "digits",
     model: options.Model = "mlp",
     method: Annotated[
-        str, option(one_of(METHODS), "METHOD", f"The method: one of {', '.join(METHODS)}.")
+        str, option(minibatch_method, "METHOD", f"The method: one of {', '.join(METHODS)}.")
     ] = "sgd",
     steps: options.Steps = 500,
     batch_size: options.BatchSize = 32,
@@ -83,7 +83,7 @@ def sweep(
         option(partial(count, at_least=0), "S", "Seed of the random search; 0 by default."),
     ] = None,
     lane_batch: Annotated[int | None, option(count, "B", _LANE_BATCH)] = None,
-    out: options.Out = Path("sweep"),
+    out: options.SweepOut = Path("sweep"),
     quiet: options.Quiet = False,
 ) -> int:
     """Train one method with many values of its hyperparameters and rank them.
@@ -125,6 +125,7 @@ def sweep(
         num=_grid_size(num, len(ranges)) if search == "grid" else num,
         seed=(seed or 0) if search == "random" else None,
     )
+    _check_memory(setting, lane_batch)
     return _run(setting, task, out, lane_batch=lane_batch, quiet=quiet)
 
 
@@ -165,6 +166,19 @@ def _grid_size(num: int, num_ranges: int) -> int:
     return side**num_ranges
 
 
+def _check_memory(setting: Setting, lane_batch: int | None) -> None:
+    """Refuse a sweep that would hold more than 4 GiB."""
+    budget = setting.budget
+    lanes = f" and --lane-batch {lane_batch}" if lane_batch else ""
+    catalog.check_memory(
+        setting,
+        budget,
+        runs=min(setting.num, jax.device_count() * (lane_batch or 1)),
+        records=setting.num * experiment.bytes_per_row(budget.steps, len(setting.ranges)),
+        request=f"--num {setting.num} with --steps {budget.steps}, --seeds {budget.seeds}{lanes}",
+    )
+
+
 def _run(setting: Setting, task: Task, folder: Path, *, lane_batch: int | None, quiet: bool) -> int:
     """Train every configuration, report and write; after Ctrl-C what has finished is kept."""
     out, err = consoles(quiet=quiet)
@@ -175,39 +189,37 @@ def _run(setting: Setting, task: Task, folder: Path, *, lane_batch: int | None, 
         hyperparameters = {**setting.fixed, **hparams}
         return catalog.make_swept_method(setting.method, setting.decay, hyperparameters)
 
-    with Interrupts() as interrupts, report.Bar(setting, err) as bar:
+    def update(progress: SweepProgress) -> None:
+        nonlocal num_finished
+        if num_finished is None:
+            report.introduce(setting, progress.num_finished, rows, out)
+        num_finished = progress.num_finished
+        bar.update(progress)
 
-        def update(progress: SweepProgress) -> None:
-            nonlocal num_finished
-            if num_finished is None:
-                report.introduce(setting, progress.num_finished, rows, out)
-            num_finished = progress.num_finished
-            bar.update(progress)
-
-        try:
-            with _refusing_another_sweep(rows):
-                result = experiment.run(
-                    make,
-                    task,
-                    setting,
-                    path=rows,
-                    batch_size=lane_batch,
-                    progress=interrupts.checking(update),
-                )
-            interrupts.ignore()
-        except KeyboardInterrupt:
-            if not num_finished:
-                raise
-            complain(
-                f"interrupted; {num_finished} of {setting.num} configurations are finished and "
-                f"kept in {rows}: the same command goes on from there"
-            )
-            return INTERRUPTED
-        bar.stop()
-        try:
-            report.write(folder, setting, result)
-        finally:
-            report.conclude(setting, result, out)
+    interrupts.begin()
+    result = None
+    with interrupts.suppressed(), report.Bar(setting, err) as bar, _refusing_another_sweep(rows):
+        result = experiment.run(
+            make,
+            task,
+            setting,
+            path=rows,
+            batch_size=lane_batch,
+            progress=interrupts.checking(update),
+        )
+        interrupts.finish()
+    if result is None:
+        if not num_finished:
+            raise KeyboardInterrupt
+        complain(
+            f"interrupted; {num_finished} of {setting.num} configurations are finished and "
+            f"kept in {rows}: the same command goes on from there"
+        )
+        return interrupts.exit_status()
+    try:
+        report.write(folder, setting, result)
+    finally:
+        report.conclude(setting, result, out)
     print_written(out, folder, report.FILES)
     return 0
 
@@ -220,4 +232,8 @@ def _refusing_another_sweep(rows: Path) -> Iterator[None]:
         raise InputError(
             f"{rows} belongs to another sweep: other options, other data or another version of "
             "JAX; give another --out, or remove that folder"
+        ) from error
+    except BlockingIOError as error:
+        raise InputError(
+            f"another sweep to {rows} is running: wait for its end, or give another --out"
         ) from error

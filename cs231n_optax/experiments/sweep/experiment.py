@@ -4,6 +4,7 @@ Every configuration starts from the same points and sees the same batches, those
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +145,12 @@ def grid_side(num: int, dimensions: int) -> int:
 def block_length(steps: int) -> int:
     """Return the number of steps per block of `Outcome.curve`."""
     return math.ceil(steps / _MOST_BLOCKS)
+
+
+def bytes_per_row(steps: int, num_ranges: int) -> int:
+    """Return the memory that the hyperparameters and the `Outcome` of one configuration take."""
+    curve = 1 + math.ceil(steps / block_length(steps))
+    return sys.getsizeof(dict.fromkeys(range(num_ranges))) + 32 * num_ranges + 4 * (3 + curve)
 
 
 def _unit_points(setting: Setting) -> np.ndarray:

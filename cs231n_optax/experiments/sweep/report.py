@@ -7,11 +7,10 @@ from typing import Any
 
 import jax
 from rich.console import Console
-from rich.table import Table
 
 from cs231n_optax.experiments import console as terminal
 from cs231n_optax.experiments.console import print_lines
-from cs231n_optax.experiments.files import environment, number, write_json, write_png
+from cs231n_optax.experiments.files import environment, new_results, number, write_json, write_png
 from cs231n_optax.experiments.sweep.experiment import (
     Range,
     Setting,
@@ -68,15 +67,17 @@ def conclude(setting: Setting, result: SweepResult, console: Console) -> None:
     """Print the ten best configurations, how many diverged, and the best of all."""
     best = rank(result)
     if best:
-        terminal.print_table(console, _table(setting, result, best[:_MOST_SHOWN]))
+        headings = ("", *setting.ranges, "train loss", "test accuracy, %")
+        terminal.print_table(console, headings, _table_rows(result, best[:_MOST_SHOWN]))
     print_lines(console, *_verdict(setting, result, best))
 
 
 def write(folder: Path, setting: Setting, result: SweepResult) -> None:
-    """Write sweep.csv, sweep.json and sweep.png, each of them whole or not at all."""
-    write_csv(result, folder / CSV)
-    write_json(folder / JSON, _document(setting, result))
-    write_png(folder / PICTURE, picture(setting, result))
+    """Write sweep.csv, sweep.json and sweep.png together."""
+    with new_results(folder, FILES) as new:
+        write_csv(result, new / CSV)
+        write_png(new / PICTURE, picture(setting, result))
+        write_json(new / JSON, _document(setting, result))
 
 
 def _search(setting: Setting) -> str:
@@ -100,17 +101,16 @@ def _hparams(result: SweepResult, row: int) -> dict[str, float]:
     return {name: float(column[row]) for name, column in result.hparams.items()}
 
 
-def _table(setting: Setting, result: SweepResult, rows: list[int]) -> Table:
-    headings = ("", *setting.ranges, "train loss", "test accuracy, %")
-    table = terminal.plain_table(headings, padding=(0, 1, 0, 0))
-    for place, row in enumerate(rows, start=1):
-        table.add_row(
+def _table_rows(result: SweepResult, rows: list[int]) -> list[tuple[str, ...]]:
+    return [
+        (
             str(place),
             *(f"{x:#.4g}" for x in _hparams(result, row).values()),
             f"{result.outputs.train_loss[row]:.4g}",
             f"{100 * result.outputs.test_accuracy[row]:.1f}",
         )
-    return table
+        for place, row in enumerate(rows, start=1)
+    ]
 
 
 def _verdict(setting: Setting, result: SweepResult, best: list[int]) -> Iterator[str]:
