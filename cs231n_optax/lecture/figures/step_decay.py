@@ -10,7 +10,7 @@ import cs231n_optax
 from cs231n_optax.lecture import style
 from cs231n_optax.problems import datasets, networks
 
-RATE, FACTOR, DROP_EVERY, EPOCHS, BATCH_SIZE = 0.4, 0.3, 6, 18, 32
+RATE, FACTOR, DROP_EVERY, EPOCHS, BATCH_SIZE = 2.0, 0.3, 5, 15, 8
 
 
 class Data(NamedTuple):
@@ -21,17 +21,17 @@ class Data(NamedTuple):
 
 
 def compute() -> Data:
-    """SGD on softmax regression of 4,000 MNIST images."""
-    mnist = datasets.mnist5k()
-    net = networks.softmax_regression(mnist.x_train.shape[1:], 10)
-    steps = len(mnist.x_train) // BATCH_SIZE
+    """SGD with batches of 8 on softmax regression of the digits."""
+    digits = datasets.digits()
+    net = networks.softmax_regression((8, 8, 1), 10)
+    steps = len(digits.x_train) // BATCH_SIZE
 
     def loss(params, batch):
         return networks.cross_entropy(net.apply(params, batch[0]), batch[1])
 
     def train(rate):
         key = jax.random.key(0)
-        tx, data = cs231n_optax.sgd(rate), (mnist.x_train, mnist.y_train)
+        tx, data = cs231n_optax.sgd(rate), (digits.x_train, digits.y_train)
         result = cs231n_optax.fit(
             loss, net.init(key), tx, data, steps=EPOCHS * steps, batch_size=BATCH_SIZE, key=key
         )
@@ -49,7 +49,7 @@ def draw(data: Data) -> Figure:
     axes.plot(epochs, data.decayed, color=style.BLUE, label=f"α times {FACTOR:g} at each drop")
     for drop in range(DROP_EVERY, EPOCHS, DROP_EVERY):
         axes.axvline(drop + 0.5, color="0.75", linewidth=0.8)
-    axes.set(xlabel="epoch", ylabel="training loss", title="step decay: softmax regression, MNIST")
+    axes.set(xlabel="epoch", ylabel="training loss", title="step decay: softmax regression, digits")
     axes.set_yscale("log")
     axes.set_xticks(range(0, EPOCHS + 1, DROP_EVERY))
     style.legend(axes, loc="upper right")
