@@ -11,6 +11,18 @@ from cs231n_optax.first_order.adagrad import adagrad, scale_by_adagrad
 from cs231n_optax.first_order.rmsprop import rmsprop, scale_by_rmsprop
 from cs231n_optax.first_order.adam import adam, scale_by_adam
 
+# 7-1-2: what is difficult about a loss
+from cs231n_optax.diagnostics.conditioning import (
+    ExtremeEigenvalues,
+    SpectralDensity,
+    extreme_eigenvalues,
+    smooth_density,
+    spectral_density,
+)
+from cs231n_optax.diagnostics.saddles import PointKind, StationaryPoint, classify_point
+from cs231n_optax.diagnostics.noise import GradientNoise, gradient_noise
+from cs231n_optax.diagnostics.recording import record_every
+
 # 7-1-8: learning-rate decays; 7-1-11: the cyclic one
 from cs231n_optax.schedules import cyclic_cosine, exponential_decay, inverse_time_decay, step_decay
 
@@ -54,13 +66,18 @@ from cs231n_optax.training.sharding import state_sharding
 
 __all__ = [
     "DivergenceWarning",
+    "ExtremeEigenvalues",
     "FitHistory",
     "FitProgress",
     "FitResult",
     "FitState",
+    "GradientNoise",
     "LbfgsPairs",
     "MinimizeProgress",
     "MinimizeResult",
+    "PointKind",
+    "SpectralDensity",
+    "StationaryPoint",
     "Status",
     "SweepProgress",
     "SweepResult",
@@ -73,11 +90,14 @@ __all__ = [
     "backtracking",
     "best_row",
     "bfgs",
+    "classify_point",
     "cyclic_cosine",
     "ensemble_predict",
     "exponential_decay",
+    "extreme_eigenvalues",
     "fit",
     "fit_members",
+    "gradient_noise",
     "hessian_matrix",
     "hvp",
     "inverse_time_decay",
@@ -91,6 +111,7 @@ __all__ = [
     "newton_cg",
     "polyak_average",
     "progress_bar",
+    "record_every",
     "rmsprop",
     "scale_by_adagrad",
     "scale_by_adam",
@@ -101,9 +122,11 @@ __all__ = [
     "scale_by_newton",
     "scale_by_rmsprop",
     "sgd",
+    "smooth_density",
     "snapshot_params",
     "snapshots",
     "snapshots_filled",
+    "spectral_density",
     "state_sharding",
     "status",
     "step_decay",

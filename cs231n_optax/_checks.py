@@ -437,6 +437,14 @@ def training_data(data: Any, batch_size: int | None) -> tuple[Any, int | None]:
     return arrays("data", data), batch_size
 
 
+def examples(data: Any) -> tuple[Any, int]:
+    """Arrays with one leading axis; and its length."""
+    if isinstance(data, Iterator):
+        raise TypeError("data must be a tree of arrays, got an iterator")
+    data, _ = training_data(data, None)
+    return data, jax.tree.leaves(data)[0].shape[0]
+
+
 def iterator_batches(batches: list[Any]) -> None:
     """Batches of one tree and one shape, so that they can be stacked."""
     structures = {jax.tree.structure(batch) for batch in batches}

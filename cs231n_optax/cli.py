@@ -81,12 +81,14 @@ def _application() -> "typer.Typer":
     from cs231n_optax.experiments.race import command as race
     from cs231n_optax.experiments.solve import command as solve
     from cs231n_optax.experiments.sweep import command as sweep
+    from cs231n_optax.lecture import command as lecture
 
     app = typer.Typer(add_completion=False)
     for command, examples in (
         (race.race, race.EXAMPLES),
         (sweep.sweep, sweep.EXAMPLES),
         (solve.solve, solve.EXAMPLES),
+        (lecture.figures, lecture.EXAMPLES),
     ):
         paragraphs = (inspect.getdoc(command) or "").split("\n\n")
         text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)

@@ -202,6 +202,14 @@ ERRORS = [
     ("nesterov_iterate: integers", lambda: co.nesterov_iterate(NESTEROV.init(X), jnp.arange(3)), ValueError, "params"),
     ("nesterov_iterate: None", lambda: co.nesterov_iterate(NESTEROV.init(X), None), ValueError, "params"),
     ("progress_bar: a number", lambda: co.progress_bar(3), TypeError, "callback"),
+    # Diagnostics.
+    ("extreme_eigenvalues: no products", lambda: co.extreme_eigenvalues(jnp.sum, X, key=KEY, num_products=0), ValueError, "num_products"),
+    ("extreme_eigenvalues: integers", lambda: co.extreme_eigenvalues(jnp.sum, jnp.arange(3), key=KEY), TypeError, "parameter"),
+    ("spectral_density: no probes", lambda: co.spectral_density(jnp.sum, X, key=KEY, num_probes=0), ValueError, "num_probes"),
+    ("smooth_density: a number", lambda: co.smooth_density(1.0, 0.0, 1.0), TypeError, "density"),
+    ("classify_point: tolerance", lambda: co.classify_point(jnp.sum, X, key=KEY, grad_tol=-1), ValueError, "grad_tol"),
+    ("gradient_noise: sizes", lambda: co.gradient_noise(lambda x, b: jnp.sum(x * b), X, X, key=KEY, batch_sizes=(2, 3)), ValueError, "batch_sizes"),
+    ("record_every: zero", lambda: co.record_every(0, jnp.sum, []), ValueError, "num_steps"),
     ("Status: unknown", lambda: co.Status(99), ValueError, "99"),
     # The Hessian.
     ("hessian_matrix: integers", lambda: co.hessian_matrix(square, MIXED), TypeError, "parameter['n']"),
