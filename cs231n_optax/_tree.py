@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -213,6 +214,12 @@ def scalar_dtype(tree: Any) -> Any:
     """The widest real dtype of the leaves that are no integers: that of a sum over all of them."""
     dtypes = [real_dtype(leaf) for leaf in jax.tree.leaves(inexact(tree))]
     return max(dtypes, key=lambda dtype: dtype.itemsize) if dtypes else jnp.result_type(float)
+
+
+def narrowest(tree: Any) -> np.finfo:
+    """The limits of the narrowest real dtype of the leaves, in which every leaf can hold them."""
+    dtypes = [real_dtype(leaf) for leaf in jax.tree.leaves(tree)]
+    return np.finfo(min(dtypes, key=lambda dtype: dtype.itemsize, default=scalar_dtype(tree)))
 
 
 def norm(tree: Any) -> jax.Array:

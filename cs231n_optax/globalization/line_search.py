@@ -260,7 +260,7 @@ def _turn(
     slope = _tree.vdot(trial.grad, ascent)
     descends = (slope > 0) & jnp.isfinite(slope)
     is_steepest = decision.is_start | restart | ~descends
-    scale = -1 / jnp.maximum(trial.grad_norm, np.finfo(trial.grad_norm.dtype).tiny)
+    scale = -1 / jnp.maximum(trial.grad_norm, _tree.narrowest(trial.grad).tiny)
 
     def leaf(g: jax.Array, u: jax.Array, d: jax.Array) -> jax.Array:
         new = jnp.where(is_steepest, g * _tree.cast(scale, g.dtype), -u)
@@ -285,7 +285,7 @@ def _propose(
     """The search with its next step: restarted on a new line, or as it is."""
     slope = _tree.vdot(trial.grad, line.direction)
     size = _tree.max_abs(trial.anchor_params)
-    info = np.finfo(slope.dtype)
+    info = _tree.narrowest(line.direction)
     # A trial point much farther away could not be left again by adding an update.
     longest = jnp.clip(LONGEST_FIRST * size, np.sqrt(info.max), info.max / 8)
     max_step = longest / jnp.maximum(_tree.max_abs(line.direction), info.tiny)
