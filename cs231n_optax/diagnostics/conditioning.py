@@ -182,8 +182,8 @@ def spectral_density(
       >>> def loss(x): return jnp.sum(jnp.where(jnp.arange(100) < 25, 5.0, 1.0) * x**2) / 2
       >>> found = cs231n_optax.spectral_density(loss, jnp.ones(100), key=jax.random.key(0),
       ...                                       num_probes=16, num_products=2)
-      >>> print(found.nodes[0].round(2), found.weights.mean(0).round(1))
-      [1. 5.] [0.8 0.2]
+      >>> print(found.nodes[0].round(2), abs(found.weights.mean(0)[1] - 0.25) < 0.1)
+      [1. 5.] True
 
     Source:
       B. Ghorbani, S. Krishnan and Y. Xiao, "An investigation into neural net optimization via
@@ -220,8 +220,9 @@ def smooth_density(density: SpectralDensity, at: Any, width: jax.typing.ArrayLik
     Example:
       >>> import cs231n_optax, jax.numpy as jnp
       >>> density = cs231n_optax.SpectralDensity(jnp.array([[0.0]]), jnp.array([[1.0]]))
-      >>> print(cs231n_optax.smooth_density(density, jnp.array([0.0, 1.0]), 1.0).round(3))
-      [0.399 0.242]
+      >>> at = jnp.array([0.0, 1.0])
+      >>> print([f"{x:.3f}" for x in cs231n_optax.smooth_density(density, at, 1.0)])
+      ['0.399', '0.242']
     """
     _checks.instance("density", density, SpectralDensity, "the result of spectral_density")
     width = jnp.asarray(_checks.positive("width", width), density.nodes.dtype)

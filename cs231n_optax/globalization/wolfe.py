@@ -201,7 +201,7 @@ def wolfe(
         use_mean = (poor_shrinks >= 2) | ~high_is_finite
         leap = jnp.where(use_mean, mean, power_law_minimum(low, high))
         offset = jnp.where((leap > 0) & (leap <= LEAP * width), leap, offset)
-        inside = low.step + offset
+        inside = jnp.maximum(low.step + offset, np.finfo(t.dtype).tiny)
 
         # Return to the best step for the last evaluation.
         good = low.phi <= start.phi + low.step * (jnp.asarray(c1, t.dtype) * start.slope)
@@ -210,7 +210,8 @@ def wolfe(
 
         # Fail if nothing changes any more, or if this was the last step.
         unchanged = (value == state.low.phi) & (slope == state.low.slope)
-        narrow = bracketed & (width <= 2 * np.finfo(t.dtype).eps * high.step)
+        limits = np.finfo(t.dtype)
+        narrow = bracketed & (width <= jnp.maximum(2 * limits.eps * high.step, limits.tiny))
         closed = narrow | longest | (unchanged & (bracketed | (num_evals == 1)))
         fail = closed | last
 

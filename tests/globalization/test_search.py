@@ -136,9 +136,12 @@ def check_run(kind, run, c1, c2, noise=0.0):
             assert level
             assert origin.slope <= last.slope <= 0
     elif condition == Condition.ARMIJO:  # the last that it may try
-        assert run.answers[-1] == Answer.ACCEPT
-        assert len(run.answers) == MAX_EVALS[kind.name]
         assert decreases(origin, last, c1)
+        if run.answers[-1] == Answer.UNBOUNDED:
+            assert min(trial.value for trial in run.trials) == -np.inf
+        else:
+            assert run.answers[-1] == Answer.ACCEPT
+            assert len(run.answers) == MAX_EVALS[kind.name]
     else:
         assert curved(origin, last, c2, kind.strong)
         if condition == Condition.WOLFE:

@@ -641,10 +641,10 @@ class TestMinima:
 
     @both_dtypes
     def test_unbounded_function(self, dtype):
-        """Linear along one coordinate, or with negative curvature: finite till the budget ends."""
+        """Linear in one coordinate, or with negative curvature: it says so, finite to the end."""
         for fun in (linear, half_linear, inverted_bowl):
-            result = solver(fun, max_evals=60)(np.ones(2, dtype))
-            assert result.status == Status.BUDGET
+            result = solver(fun, max_evals=500)(np.ones(2, dtype))
+            assert result.status == Status.UNBOUNDED
             assert np.all(np.isfinite(result.params))
             assert np.isfinite(result.value)
             assert result.value < -1e6

@@ -1,7 +1,6 @@
 """`minimize`: results, statuses, batches, states, derivatives and errors."""
 
 import functools
-import gc
 import itertools
 import signal
 
@@ -725,12 +724,13 @@ class TestProgress:
             if progress.num_evals == 3:
                 signal.raise_signal(signal.SIGINT)
 
-        gc.disable()  # Python discards what a signal raises in JAX's callback of the collector
+        # A process in the background of a shell ignores SIGINT.
+        previous = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             with pytest.raises(KeyboardInterrupt):
                 co.minimize(bowl, X0, DESCENT, callback=interrupt)
         finally:
-            gc.enable()
+            signal.signal(signal.SIGINT, previous)
 
     def test_exceptions_under_jit_are_errors_of_jax(self):
         def fail(progress):
