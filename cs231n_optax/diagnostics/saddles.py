@@ -2,7 +2,7 @@
 
 The second-order test: where the gradient is zero, the signs of the extreme eigenvalues of the
 Hessian decide. If the smallest one is negative, the value falls along its eigenvector v, to both
-sides, by about |λ| t² / 2 for a step t v.
+sides, by about -λ t² / 2 for a step t v.
 """
 
 import enum
@@ -26,8 +26,7 @@ class PointKind(enum.IntEnum):
     MINIMUM: all eigenvalues are positive.
     SADDLE: some eigenvalue is negative, and not all are.
     MAXIMUM: all eigenvalues are negative.
-    FLAT: no eigenvalue is negative and some are zero, to tolerance: the second-order test can't
-      tell.
+    FLAT: some eigenvalue is zero to tolerance, and none is negative: this test can't tell.
     UNRESOLVED: the Lanczos iteration has not converged. More products decide.
     NOT_STATIONARY: the gradient is larger than its tolerance.
     NOT_FINITE: the value, the gradient or the Hessian is not finite.
@@ -48,7 +47,7 @@ class StationaryPoint(NamedTuple):
     Attributes:
       kind: int32 scalar, a `PointKind`.
       value: scalar, the loss.
-      grad_norm: scalar, the largest |element| of the gradient.
+      grad_norm: scalar, the largest modulus of the gradient's elements.
       smallest, largest: scalars, the extreme eigenvalues of the Hessian.
       direction: the unit eigenvector of the smallest one, a tree like the parameters, along which
         the loss does not rise to first order.
@@ -81,7 +80,7 @@ def classify_point(
     """Tell a minimum from a saddle point, and give a step that leaves the saddle.
 
         stationary:  ‖∇f‖∞ <= grad_tol
-        zero:        |λ| <= curvature_tol · max(|λ_min|, |λ_max|)
+        zero:        -z <= λ <= z,  z = curvature_tol · max(-λ_min, λ_max)
 
     The eigenvalues are those of `extreme_eigenvalues`. A negative one is proof that the point is
     no minimum, since a Ritz value is never below the smallest eigenvalue. For a MINIMUM, the error
@@ -89,7 +88,7 @@ def classify_point(
     products as parameters.
 
     The escape step goes along ± ``direction``, downhill to first order. It begins with the length
-    max(1, ‖x‖₂) and is halved, at most 60 times, until the loss falls by at least |λ_min| t² / 4.
+    max(1, ‖x‖₂) and is halved, at most 60 times, until the loss falls by at least -λ_min t² / 4.
 
     Pure: `jax.jit` and `jax.vmap` apply.
 
@@ -99,7 +98,7 @@ def classify_point(
       data: as there.
       key: `jax.random.key` of the Lanczos iteration's start.
       grad_tol: >= 0, in units of the gradient.
-      curvature_tol: >= 0, relative to the largest |eigenvalue|.
+      curvature_tol: >= 0, relative to the largest modulus of the eigenvalues.
       num_products: the most Hessian-vector products, >= 1.
       block_size: examples per evaluation of the loss; None: all at once.
 

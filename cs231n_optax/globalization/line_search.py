@@ -110,7 +110,7 @@ def with_line_search(
       unit_step: whether the direction is scaled, as the directions of Newton's and quasi-Newton
         methods are. Then each search tries t = 1 first. Otherwise the first trial is the minimum
         of the parabola that would repeat the last decrease, 2 (f - f_last) / φ′(0). The very first
-        trial has the length 1, within 10⁻³ to 10² times the largest |parameter|.
+        trial has the length 1, within 10⁻³ to 10² times the largest modulus of a parameter.
       tol: relative tolerance: the run ends CONVERGED at an accepted point x with
         ‖∇f(x)‖∞ <= atol + tol · max(1, ‖∇f(x₀)‖∞). Both >= 0, numbers or scalar arrays (may be
         traced). With both 0, only a zero gradient ends it.

@@ -228,7 +228,7 @@ def accepted(state: Any) -> jax.Array:
 
 
 def accepted_grad_norm(state: Any) -> jax.Array:
-    """The largest |element| of the gradient at the last accepted point, a scalar.
+    """The largest modulus of the gradient's elements at the last accepted point, a scalar.
 
     `minimize` compares it with its tolerance.
 
