@@ -23,7 +23,8 @@ FLOORS = {
             "second_order",
             "training diagnostics problems testing",
             "__init__",  # the public names, for the rooms above
-            "experiments lecture",
+            "experiments",
+            "lecture",
             "cli __main__",
         )
     )

@@ -1,0 +1,6 @@
+"""All claims, in the order of the lecture."""
+
+from cs231n_optax.lecture.claims import problem_a
+from cs231n_optax.lecture.claims.claim import Claim
+
+CLAIMS: tuple[Claim, ...] = (*problem_a.CLAIMS,)
