@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from matplotlib.figure import Figure
-from sklearn.datasets import load_sample_image
 
 import cs231n_optax
 from cs231n_optax.lecture import style
@@ -250,6 +249,8 @@ OTHERS = {"adam": cs231n_optax.adam, "momentum": cs231n_optax.momentum}
 
 def photographs() -> tuple[jax.Array, jax.Array]:
     """The content and the style, (1, height, width, 3) with colours in [0, 1]."""
+    from sklearn.datasets import load_sample_image  # only here, as scikit-learn is an extra
+
     temple, flower = (load_sample_image(f"{name}.jpg") / 255.0 for name in ("china", "flower"))
     pictures = temple, flower[140:390, 150:525]
     content, style = (jax.image.resize(x, (*SIZE, 3), "linear") for x in pictures)

@@ -37,12 +37,22 @@ def newton_step() -> optax.GradientTransformationExtraArgs:
 
 # Newton's method without a learning rate.
 
-CASES = {
-    "f is a quadratic": landscapes.taco_shell(100.0),
-    "f is convex (logistic regression)": regressions.logistic_regression(1e-2),
-    "f is Rosenbrock's function": landscapes.rosenbrock(2),
-    "f is Himmelblau's function": landscapes.himmelblau(),
-}
+CASES = (
+    "f is a quadratic",
+    "f is convex (logistic regression)",
+    "f is Rosenbrock's function",
+    "f is Himmelblau's function",
+)
+
+
+def problems() -> list[landscapes.Landscape]:
+    """The functions of the cases."""
+    return [
+        landscapes.taco_shell(100.0),
+        regressions.logistic_regression(1e-2),
+        landscapes.rosenbrock(2),
+        landscapes.himmelblau(),
+    ]
 
 
 def newton_successes(quick: bool) -> dict[str, Any]:
@@ -66,7 +76,7 @@ def newton_successes(quick: bool) -> dict[str, Any]:
 
     found = [
         jax.jit(lambda keys, p=problem: jax.lax.map(lambda key: share(p, key), keys))(keys)
-        for problem in CASES.values()
+        for problem in problems()
     ]
     return {"reached": np.stack(found, axis=1)}
 
