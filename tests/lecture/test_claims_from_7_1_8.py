@@ -175,7 +175,7 @@ class TestEnsembles:
 
     def test_snapshots(self):
         cases = self.errors([[10, 8, 7]] * 3, [[10, 8, 7]] + [[10, 11, 7]] * 2, [[10, 11, 7]] * 3)
-        assert answers(ensembles.as_good_as_models, *cases) == ALL
+        assert answers(ensembles.snapshots_gain, *cases) == ALL
 
     def test_cycles(self):
         cases = (
