@@ -277,9 +277,10 @@ def cost_picture(numbers: Numbers, method: str, exponent: int, what: str) -> Fig
     claimed = cost.value[-1] * (sizes / sizes[-1]) ** exponent
     label = f"∝ N{'²' if exponent == 2 else '³'}"
     axes.plot(sizes, claimed, color="black", linestyle=":", linewidth=1, label=label)
-    axes.set(xscale="log", yscale="log", xlabel="parameters N", ylabel=what)
+    picture.log_axes(axes)
+    axes.set(xlabel="parameters N", ylabel=what)
     axes.set_xticks(sizes, [f"{n:g}" for n in sizes])
-    axes.minorticks_off()
+    axes.set_xticks([], minor=True)
     style.legend(axes, loc="upper left")
     return figure
 
