@@ -23,6 +23,7 @@ from cs231n_optax.lecture.claims.claim import (
     mean,
     ratio,
 )
+from cs231n_optax.lecture.claims.learning_rate import for_each
 from cs231n_optax.problems import datasets, networks
 
 MEMBERS, BATCH_SIZE = 5, 25
@@ -56,6 +57,26 @@ def loss(params: Any, batch: Any) -> jax.Array:
     return networks.cross_entropy(NET.apply(params, batch[0]), batch[1])
 
 
+def train(
+    data: Split, start: jax.Array, order: jax.Array, rate: Any, steps: int, **options: Any
+) -> cs231n_optax.FitResult:
+    """A run of momentum; the keys are those of the first parameters and of the batches."""
+    tx, params = cs231n_optax.momentum(rate), NET.init(start)
+    return cs231n_optax.fit(
+        loss, params, tx, data.train, steps=steps, batch_size=BATCH_SIZE, key=order, **options
+    )
+
+
+def snapshots_of_run(
+    data: Split, start: jax.Array, order: jax.Array, rate: Any, steps: int, cycles: Any
+) -> Any:
+    """Five snapshots, at equal intervals, of a run with some cosine cycles."""
+    schedule = cs231n_optax.cyclic_cosine(rate, steps // cycles)
+    averaging = cs231n_optax.snapshots(MEMBERS, every=steps // MEMBERS)
+    result = train(data, start, order, schedule, steps, averaging=averaging)
+    return cs231n_optax.snapshot_params(result.state)
+
+
 def error(members: Any, images: Any) -> jax.Array:
     """The error of the mean prediction of stacked members, in points (%)."""
     probabilities = cs231n_optax.ensemble_predict(NET.apply, members, images[0])
@@ -66,11 +87,6 @@ def errors_of_each(members: Any, images: Any) -> jax.Array:
     """The error of each member alone."""
     one_by_one = jax.tree.map(lambda leaf: leaf[:, None], members)
     return jax.vmap(lambda member: error(member, images))(one_by_one)
-
-
-def for_each(run: Any, *values: Any) -> np.ndarray:
-    """Run one row of the arguments after the other, in one program."""
-    return np.asarray(jax.jit(lambda *values: jax.lax.map(lambda row: run(*row), values))(*values))
 
 
 def for_each_size(run: Any, keys: jax.Array) -> np.ndarray:
@@ -182,20 +198,9 @@ def errors_of_snapshots(quick: bool) -> dict[str, Any]:
     def run(size, key):
         data = split(size)
 
-        def train(cycles, rate, member):
-            every = steps // cycles
+        def copies(cycles, rate, member):
             start, order = jax.random.split(jax.random.fold_in(key, member))
-            result = cs231n_optax.fit(
-                loss,
-                NET.init(start),
-                cs231n_optax.momentum(cs231n_optax.cyclic_cosine(rate, every)),
-                data.train,
-                steps=steps,
-                batch_size=BATCH_SIZE,
-                key=order,
-                averaging=cs231n_optax.snapshots(MEMBERS, every=steps // MEMBERS),
-            )
-            return cs231n_optax.snapshot_params(result.state)
+            return snapshots_of_run(data, start, order, rate, steps, cycles)
 
         def both(members):
             return jnp.stack([error(members, data.validation), error(members, data.test)])
@@ -205,10 +210,11 @@ def errors_of_snapshots(quick: bool) -> dict[str, Any]:
         member = jnp.array([*range(MEMBERS), 0])
 
         def of_rate(rate):
-            copies = jax.vmap(train, (0, None, 0))(cycles, rate, member)
-            ends = jax.tree.map(lambda leaf: leaf[:MEMBERS, -1], copies)
+            lanes = jax.vmap(copies, (0, None, 0))(cycles, rate, member)
+            ends = jax.tree.map(lambda leaf: leaf[:MEMBERS, -1], lanes)
             first = jax.tree.map(lambda leaf: leaf[:1], ends)
-            return jnp.stack([both(first), both(jax.tree.map(lambda x: x[-1], copies)), both(ends)])
+            cyclic = jax.tree.map(lambda leaf: leaf[-1], lanes)
+            return jnp.stack([both(first), both(cyclic), both(ends)])
 
         return jax.lax.map(of_rate, jnp.asarray(RATES))
 
@@ -278,20 +284,7 @@ def barriers_between_snapshots(quick: bool) -> dict[str, Any]:
 
     def run(key):
         data = split(SIZES[-1])
-        _, order = jax.random.split(key)
-
-        def train(rate, every, key):
-            result = cs231n_optax.fit(
-                loss,
-                NET.init(key),
-                cs231n_optax.momentum(cs231n_optax.cyclic_cosine(rate, every)),
-                data.train,
-                steps=steps,
-                batch_size=BATCH_SIZE,
-                key=order,
-                averaging=cs231n_optax.snapshots(MEMBERS, every=steps // MEMBERS),
-            )
-            return cs231n_optax.snapshot_params(result.state)
+        start, other_start, order = jax.random.split(key, 3)
 
         def barrier(a, b):
             def between(part):
@@ -302,9 +295,9 @@ def barriers_between_snapshots(quick: bool) -> dict[str, Any]:
 
         def of_rate(rate):
             # Lanes: one cycle from two starts, and five cycles from the first.
-            starts = jax.random.split(key)[jnp.array([0, 1, 0])]
-            every = jnp.array([steps, steps, steps // MEMBERS])
-            copies = jax.vmap(train, (None, 0, 0))(rate, every, starts)
+            copies = jax.vmap(
+                lambda start, cycles: snapshots_of_run(data, start, order, rate, steps, cycles)
+            )(jnp.stack([start, other_start, start]), jnp.array([1, 1, MEMBERS]))
             single, other = (jax.tree.map(lambda leaf, i=i: leaf[i, -1], copies) for i in range(2))
             before, after, cyclic = (
                 jax.tree.map(lambda leaf, part=part: leaf[2, part], copies)
@@ -405,24 +398,16 @@ def errors_of_averages(quick: bool) -> dict[str, Any]:
         data = split(SIZES[-1])
         start, order = jax.random.split(key)
 
-        def train(falls, rate):
+        def errors(falls, rate):
             def schedule(count):
                 return jnp.where(falls, cs231n_optax.cyclic_cosine(rate, steps)(count), rate)
 
-            result = cs231n_optax.fit(
-                loss,
-                NET.init(start),
-                cs231n_optax.momentum(schedule),
-                data.train,
-                steps=steps,
-                batch_size=BATCH_SIZE,
-                key=order,
-                averaging=cs231n_optax.polyak_average(0.995),
-            )
+            averaging = cs231n_optax.polyak_average(0.995)
+            result = train(data, start, order, schedule, steps, averaging=averaging)
             points = result.params, cs231n_optax.averaged_params(result.state)
             return errors_of_each(jax.tree.map(lambda *x: jnp.stack(x), *points), data.test)
 
-        over_rates = jax.vmap(train, (None, 0))
+        over_rates = jax.vmap(errors, (None, 0))
         return jax.vmap(over_rates, (0, None))(jnp.array([False, True]), jnp.asarray(RATES))
 
     return {"rate": RATES, "error": for_each(run, repeats(4, 12 if quick else 30))}
@@ -486,20 +471,12 @@ def errors_over_steps(quick: bool) -> dict[str, Any]:
     def run(size, key):
         data = split(size)
         start, order = jax.random.split(key)
-        history = cs231n_optax.fit(
-            loss,
-            NET.init(start),
-            cs231n_optax.momentum(0.03),
-            data.train,
-            steps=2000,
-            batch_size=BATCH_SIZE,
-            key=order,
-            evaluate=lambda params: (
-                loss(params, data.train),
-                100 * (1 - networks.accuracy(NET.apply(params, data.test[0]), data.test[1])),
-            ),
-            chunk_size=100,
-        ).history
+
+        def evaluate(params):
+            logits = NET.apply(params, data.test[0])
+            return loss(params, data.train), 100 * (1 - networks.accuracy(logits, data.test[1]))
+
+        history = train(data, start, order, 0.03, 2000, evaluate=evaluate, chunk_size=100).history
         return jnp.stack(history.evaluation)
 
     found = for_each_size(run, repeats(5, 12 if quick else 30))

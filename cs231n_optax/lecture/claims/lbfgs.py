@@ -1,6 +1,6 @@
 """Lecture 7-1-10: L-BFGS with all examples, with mini-batches, and in style transfer."""
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -26,6 +26,7 @@ from cs231n_optax.lecture.claims.learning_rate import (
     L2,
     MODELS,
     REGRESSION,
+    for_each,
     lowest_regression_loss,
     training_set,
 )
@@ -53,11 +54,6 @@ def best_rate(losses: np.ndarray) -> np.ndarray:
     return losses[:, best, np.arange(len(best))]
 
 
-def for_each(run: Callable[[jax.Array], Any], keys: jax.Array) -> Any:
-    """Run one key after the other, in one program."""
-    return jax.device_get(jax.jit(lambda keys: jax.lax.map(run, keys))(keys))
-
-
 # All examples at once.
 
 
@@ -82,7 +78,7 @@ def full_batch_losses(quick: bool) -> dict[str, Any]:
     keys = jax.random.split(jax.random.key(0), 3 if quick else 12)
     curves = []
     for model in MODELS.values():
-        lbfgs, adam = for_each(lambda key, m=model: run(m, key), keys)
+        lbfgs, adam = for_each(partial(run, model), keys)
         curves.append(np.stack([lbfgs, best_rate(adam)], axis=1))
     return {"loss": np.stack(curves, axis=1)}
 

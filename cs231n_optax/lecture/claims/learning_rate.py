@@ -1,6 +1,7 @@
 """Lecture 7-1-8: the learning rate, and its decay."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -77,9 +78,10 @@ def losses_by_epoch(model: Model, learning_rate: Any, key: jax.Array, epochs: in
     return jnp.append(model.loss(params, data), history.evaluation)
 
 
-def for_each(run: Callable[[Model, jax.Array], Any], model: Model, keys: jax.Array) -> Any:
-    """Run one key after the other; the runs of one key share their batches."""
-    return jax.jit(lambda keys: jax.lax.map(lambda key: run(model, key), keys))(keys)
+def for_each(run: Callable[..., Any], *rows: Any) -> Any:
+    """Run one row of the arguments after the other, in one program."""
+    over_rows = jax.jit(lambda *rows: jax.lax.map(lambda row: run(*row), rows))
+    return jax.device_get(over_rows(*rows))
 
 
 # The four regimes.
@@ -100,7 +102,7 @@ def losses_over_rates(quick: bool) -> dict[str, Any]:
         return jax.vmap(lambda rate: losses_by_epoch(model, rate, key, epochs))(rates)
 
     keys = jax.random.split(jax.random.key(0), 4 if quick else 20)
-    loss = np.stack([for_each(run, model, keys) for model in MODELS.values()], axis=1)
+    loss = np.stack([for_each(partial(run, model), keys) for model in MODELS.values()], axis=1)
     return {"rate": rates, "first": loss[..., 0], "early": loss[..., 1], "late": loss[..., -1]}
 
 
@@ -220,7 +222,7 @@ def losses_of_decays(quick: bool) -> dict[str, Any]:
         return jax.vmap(jax.vmap(train, (None, 0)))(jnp.arange(len(DECAYS)), settings)
 
     def measure(model):
-        losses = np.asarray(for_each(run, model, keys))
+        losses = for_each(partial(run, model), keys)
         best = np.nanargmin(losses[:NUM_TUNING].mean(axis=0), axis=1)
         return losses[NUM_TUNING:, np.arange(len(DECAYS)), best]
 
