@@ -369,17 +369,18 @@ LBFGS_COSTS = "time over N", "memory over N", "time over m", "memory over m"
 def lbfgs_costs(quick: bool) -> dict[str, Any]:
     """The time and the memory of an update of `scale_by_lbfgs`.
 
-    Over N for m = 16 pairs, and over m for N = 262,144. The processor's time on all
-    cores, the shortest of some calls; the sizes take turns.
+    Over N for m = 16 pairs, and over m for N = 131,072. The processor's time on all cores, the
+    shortest of some calls; the sizes take turns.
     """
-    sizes, pairs = 2 ** np.arange(17, 21), 2 ** np.arange(3, 7)
+    doublings = 2 ** np.arange(3 if quick else 4)
+    sizes, pairs = 2**17 * doublings, 8 * doublings
     by_pairs, repeats = cs231n_optax.scale_by_lbfgs, 3 if quick else 10
 
     def call(m, n):
         return make_call(lambda: by_pairs(int(m)), int(n))
 
     over_n = costs([call(16, n) for n in sizes], repeats)
-    over_m = costs([call(m, 2**18) for m in pairs], repeats)
+    over_m = costs([call(m, 2**17) for m in pairs], repeats)
     return {"size": sizes, "pairs": pairs, "cost": np.stack([*over_n, *over_m], axis=1)}
 
 
