@@ -1,0 +1,12 @@
+"""All claims, in the order of the lecture."""
+
+from cs231n_optax.lecture.claims import ensembles, lbfgs, learning_rate, orders, problem_a
+from cs231n_optax.lecture.claims.claim import Claim
+
+CLAIMS: tuple[Claim, ...] = (
+    *problem_a.CLAIMS,
+    *learning_rate.CLAIMS,
+    *orders.CLAIMS,
+    *lbfgs.CLAIMS,
+    *ensembles.CLAIMS,
+)
