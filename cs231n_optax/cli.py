@@ -88,7 +88,8 @@ def _application() -> "typer.Typer":
         (race.race, race.EXAMPLES),
         (sweep.sweep, sweep.EXAMPLES),
         (solve.solve, solve.EXAMPLES),
-        (lecture.figures, lecture.EXAMPLES),
+        (lecture.figures, lecture.FIGURES_EXAMPLES),
+        (lecture.claims, lecture.CLAIMS_EXAMPLES),
     ):
         paragraphs = (inspect.getdoc(command) or "").split("\n\n")
         text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)

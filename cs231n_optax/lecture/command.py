@@ -1,4 +1,4 @@
-"""The command ``figures``: its options, and their errors."""
+"""The commands ``figures`` and ``claims``: their options, and their errors."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,15 +11,26 @@ from cs231n_optax.experiments.console import Bar, consoles, print_written
 from cs231n_optax.experiments.errors import InputError, complain
 from cs231n_optax.experiments.options import one_of
 from cs231n_optax.lecture.catalog import FIGURES
+from cs231n_optax.lecture.claims.catalog import CLAIMS
+from cs231n_optax.lecture.claims.run import run
 from cs231n_optax.lecture.write import write
 
-EXAMPLES = """Examples:
+FIGURES_EXAMPLES = """Examples:
   cs231n-optax figures
       all of them, in a few minutes
   cs231n-optax figures zigzag momentum-vectors --format svg
       two of them, as SVG
 """
 
+CLAIMS_EXAMPLES = """Examples:
+  cs231n-optax claims --quick
+      all of them, smaller and with fewer repeats
+  cs231n-optax claims sgd-condition-number
+      one of them
+"""
+
+_CLAIM_NAMES = f"The claims: {', '.join(claim.name for claim in CLAIMS)}. All of them by default."
+_QUICK = "Smaller experiments and fewer repeats."
 _NAMES = f"The figures: {', '.join(FIGURES)}. All of them by default."
 _FORMATS = ("png", "svg")
 _FORMAT = f"The format: {' or '.join(_FORMATS)}. The race is a GIF, and an MP4 if ffmpeg is there."
@@ -61,6 +72,22 @@ def figures(
         complain(f"interrupted; {len(finished)} of {len(chosen)} figures are written")
         return interrupts.exit_status()
     return 0
+
+
+def claims(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAMES]", help=_CLAIM_NAMES)] = None,
+    quick: Annotated[bool, options.switch("--quick", _QUICK)] = False,
+    out: options.Out = Path("claims"),
+    quiet: options.Quiet = False,
+) -> int:
+    """Measure what the lecture claims.
+
+    Each claim is a seeded experiment with repeats. Its figure has a standard error, and its
+    verdict (holds, holds when, does not hold here) follows from the numbers by a rule. The folder
+    --out gets claims.json, claims.md and a picture per claim. After Ctrl-C the same command goes
+    on with the claims that are not finished.
+    """
+    return run(out, quick=quick, names=names or (), quiet=quiet)
 
 
 def _make(name: str, folder: Path, picture_format: str) -> list[str]:

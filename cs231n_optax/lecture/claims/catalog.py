@@ -1,10 +1,20 @@
 """All claims, in the order of the lecture."""
 
-from cs231n_optax.lecture.claims import ensembles, lbfgs, learning_rate, orders, problem_a
+from cs231n_optax.lecture.claims import (
+    ensembles,
+    lbfgs,
+    learning_rate,
+    orders,
+    problem_a,
+    problem_b,
+    problem_c,
+)
 from cs231n_optax.lecture.claims.claim import Claim
 
 CLAIMS: tuple[Claim, ...] = (
     *problem_a.CLAIMS,
+    *problem_b.CLAIMS,
+    *problem_c.CLAIMS,
     *learning_rate.CLAIMS,
     *orders.CLAIMS,
     *lbfgs.CLAIMS,

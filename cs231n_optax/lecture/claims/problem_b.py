@@ -1,5 +1,6 @@
 """Lecture 7-1-2, problem B: local minima and saddle points."""
 
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -8,7 +9,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import cs231n_optax
-from cs231n_optax import PointKind
 from cs231n_optax.lecture.claims import picture
 from cs231n_optax.lecture.claims.claim import (
     Answer,
@@ -59,7 +59,9 @@ def ends_in_local_basin(quick: bool) -> dict[str, Any]:
 
 def stays(numbers: Numbers) -> Verdict:
     """Holds for the noise with which the share of the runs that stay is above 0.9."""
-    return by_value("the gradient's noise σ", numbers["sigma"], is_above(mean(numbers["stayed"]), 0.9))
+    return by_value(
+        "the gradient's noise σ", numbers["sigma"], is_above(mean(numbers["stayed"]), 0.9)
+    )
 
 
 def stays_figure(numbers: Numbers) -> str:
@@ -153,7 +155,7 @@ SADDLE = Claim(
 def saddles_of_random_fields(quick: bool) -> dict[str, Any]:
     """The kinds of the stationary points of random smooth fields, over the dimension.
 
-    A field is a sum of 100 cosine waves of random directions and phases. L-BFGS on ‖∇f‖² finds
+    A field is a sum of 100 cosine waves of random directions and phases. BFGS on ‖∇f‖² finds
     stationary points from random starts, and `classify_point` tells their kind. Measured: the share
     of saddle points among those of a field.
     """
@@ -168,7 +170,7 @@ def saddles_of_random_fields(quick: bool) -> dict[str, Any]:
             return jnp.sum(jax.grad(field)(x) ** 2) * len(phases)
 
         found = cs231n_optax.minimize(
-            squared_gradient, start, cs231n_optax.lbfgs(), tol=1e-6, max_evals=200
+            squared_gradient, start, cs231n_optax.bfgs(), tol=1e-6, max_evals=200
         )
         key = jax.random.key(0)
         return cs231n_optax.classify_point(
@@ -181,8 +183,8 @@ def saddles_of_random_fields(quick: bool) -> dict[str, Any]:
         phases = jax.random.uniform(keys[1], (100,), maxval=2 * jnp.pi)
         starts = jax.random.normal(keys[2], (num_starts, n))
         kinds = jax.vmap(kind, (None, None, 0))(waves, phases, starts)
-        stationary = kinds <= PointKind.MAXIMUM
-        return jnp.sum(kinds == PointKind.SADDLE) / jnp.sum(stationary)
+        stationary = kinds <= cs231n_optax.PointKind.MAXIMUM
+        return jnp.sum(kinds == cs231n_optax.PointKind.SADDLE) / jnp.sum(stationary)
 
     keys = jax.random.split(jax.random.key(2), num_fields)
     shares = [jax.jit(jax.vmap(lambda key, n=n: share(n, key)))(keys) for n in sizes.tolist()]
@@ -198,7 +200,7 @@ def rises(numbers: Numbers) -> Verdict:
     steps = mean(np.diff(shares, axis=1))
     if is_above(mean(shares[:, -1] - shares[:, 0]), 0) and not np.any(is_below(steps, 0)):
         return Verdict(Answer.HOLDS)
-    names = [f"n goes from {a:g} to {b:g}" for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+    names = [f"n goes from {a:g} to {b:g}" for a, b in pairwise(sizes)]
     return by_case(names, is_above(steps, 0))
 
 

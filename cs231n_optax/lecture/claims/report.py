@@ -1,6 +1,7 @@
 """The report of the claims: a table in the terminal, claims.json, and a Markdown page."""
 
 import inspect
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cs231n_optax._files import replacing
-from cs231n_optax.experiments.console import print_table
-from cs231n_optax.experiments.files import environment, write_json
+from cs231n_optax.experiments.files import environment
 from cs231n_optax.lecture.claims.claim import SIGMAS, Answer, Claim
 
 FILES = JSON, PAGE = "claims.json", "claims.md"
@@ -39,7 +39,7 @@ def print_results(results: Sequence[Result], console: Console) -> None:
         verdict = claim.verdict(numbers)
         color = COLORS[verdict.answer]
         table.add_row(claim.section, claim.statement, claim.figure(numbers), f"[{color}]{verdict}")
-    print_table(console, table)
+    console.print("", table, "", sep="\n")
 
 
 def write(out: Path, results: Sequence[Result], *, quick: bool) -> None:
@@ -116,3 +116,10 @@ def page(results: Sequence[Result], *, quick: bool) -> str:
 def text(function: Callable[..., Any]) -> str:
     """The docstring of a function on one line."""
     return " ".join((inspect.getdoc(function) or "").split())
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write a document, whole or not at all."""
+    with replacing(path, "w") as file:
+        json.dump(document, file, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write("\n")

@@ -12,11 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from cs231n_optax.experiments import files
+from cs231n_optax._files import replacing
+from cs231n_optax.experiments import files, interrupts
 from cs231n_optax.experiments.console import Bar, consoles, print_written
-from cs231n_optax.experiments.errors import INTERRUPTED, InputError, complain
-from cs231n_optax.experiments.files import write_json, write_png
-from cs231n_optax.experiments.interrupts import Interrupts
+from cs231n_optax.experiments.errors import InputError, complain
 from cs231n_optax.lecture.claims import report
 from cs231n_optax.lecture.claims.catalog import CLAIMS
 from cs231n_optax.lecture.claims.claim import Claim
@@ -47,21 +46,18 @@ def run(out: Path, *, quick: bool = False, names: Sequence[str] = (), quiet: boo
     files.check_writable(out, report.FILES, folders=(RESULTS, PICTURES))
     chosen = named(names)
     stdout, stderr = consoles(quiet=quiet)
-    with Interrupts() as interrupts:
-        try:
-            with Bar("claims", len(chosen), stderr) as bar:
-                measure_all(chosen, out, quick, interrupts.checking(bar.show_or_print))
-            interrupts.ignore()
-            unfinished = []
-        except KeyboardInterrupt:
-            unfinished = [claim.name for claim in chosen if saved(claim, out, quick) is None]
-        results = [result for claim in CLAIMS if (result := saved(claim, out, quick))]
-        report.write(out, results, quick=quick)
-        report.print_results(results, stdout)
+    interrupts.begin()
+    with interrupts.suppressed(), Bar("claims", len(chosen), stderr) as bar:
+        measure_all(chosen, out, quick, interrupts.checking(bar.show_or_print))
+    interrupts.only_record()
+    unfinished = [claim.name for claim in chosen if saved(claim, out, quick) is None]
+    results = [result for claim in CLAIMS if (result := saved(claim, out, quick))]
+    report.write(out, results, quick=quick)
+    report.print_results(results, stdout)
     print_written(stdout, out, report.FILES)
     if unfinished:
         complain(f"interrupted; not finished: {', '.join(unfinished)}; the same command goes on")
-        return INTERRUPTED
+        return interrupts.exit_status()
     return 0
 
 
@@ -93,10 +89,11 @@ def measure_all(claims: Sequence[Claim], out: Path, quick: bool, progress: Progr
 def save(claim: Claim, out: Path, quick: bool, numbers: Any, seconds: float) -> None:
     """Save the picture, then the numbers, whose file says that the claim is finished."""
     numbers = {name: finite_or_nan(array) for name, array in numbers.items()}
-    write_png(out / PICTURES / f"{claim.name}.png", claim.draw(numbers))
+    with replacing(out / PICTURES / f"{claim.name}.png", "wb") as file:
+        claim.draw(numbers).savefig(file, format="png")
     lists = {name: with_none(array.tolist()) for name, array in numbers.items()}
     key = identity(claim, quick)
-    write_json(path(claim, out), {"identity": key, "seconds": seconds, "numbers": lists})
+    report.write_json(path(claim, out), {"identity": key, "seconds": seconds, "numbers": lists})
 
 
 def saved(claim: Claim, out: Path, quick: bool) -> Result | None:

@@ -1,4 +1,4 @@
-"""The command ``figures``: files, choices, interruptions."""
+"""The commands ``figures`` and ``claims``: files, choices, interruptions."""
 
 from types import SimpleNamespace
 
@@ -82,3 +82,13 @@ def test_real_names_are_in_the_help(capsys):
     assert main(["figures", "--help"]) == 0
     text = capsys.readouterr().out
     assert all(name in "".join(text.split()) for name in catalog.FIGURES if len(name) < 12)
+
+
+def test_claims_by_name(tmp_path, capsys):
+    """One claim, and a name that is none."""
+    out = tmp_path / "claims"
+    assert main(["claims", "no-such-claim", "--out", str(out)]) == 2
+    assert "no-such-claim" in capsys.readouterr().err
+    assert not out.exists()
+    assert main(["claims", "sgd-saddle", "--quick", "--quiet", "--out", str(out)]) == 0
+    assert {"claims.json", "claims.md"} <= set(files(out))
