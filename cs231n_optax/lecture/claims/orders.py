@@ -190,8 +190,8 @@ class Call(NamedTuple):
     """An update of a method, and what to call it with in turns."""
 
     tx: optax.GradientTransformationExtraArgs
-    points: tuple[jax.Array, jax.Array]
-    grads: tuple[jax.Array, jax.Array]
+    points: tuple[jax.Array, ...]
+    grads: tuple[jax.Array, ...]
     extra: dict[str, jax.Array]
 
 
