@@ -76,7 +76,10 @@ def cubic_minimum(a: LinePoint, b: LinePoint) -> jax.Array:
     """
     width = b.step - a.step
     d1 = a.slope + b.slope - 3 * (b.phi - a.phi) / width
-    d2 = jnp.sign(width) * jnp.sqrt(d1 * d1 - a.slope * b.slope)
+    # The square root of d1² - a.slope b.slope, scaled as Moré and Thuente do, so that no product
+    # overflows or vanishes.
+    s = jnp.maximum(jnp.abs(d1), jnp.maximum(jnp.abs(a.slope), jnp.abs(b.slope)))
+    d2 = jnp.sign(width) * s * jnp.sqrt((d1 / s) * (d1 / s) - (a.slope / s) * (b.slope / s))
     return b.step - width * (b.slope + d2 - d1) / (b.slope - a.slope + 2 * d2)
 
 
