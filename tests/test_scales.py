@@ -70,13 +70,14 @@ def evaluations(name, x_scale, f_scale, start):
 @every_method
 @every_dtype
 class TestSameEvaluations:
-    START = [3.0, -2.0, 2.0]
+    START = (3.0, -2.0, 2.0)
 
     def test_at_any_scale_of_the_function(self, name, dtype):
         """Exactly: no step depends on it."""
         with jax.enable_x64(dtype == "float64"):
             scales = jnp.array(SCALES[dtype], dtype)
-            counts, _ = evaluations(name, jnp.ones_like(scales), scales, jnp.array(self.START, dtype))
+            start, ones = jnp.array(self.START, dtype), jnp.ones_like(scales)
+            counts, _ = evaluations(name, ones, scales, start)
             np.testing.assert_array_equal(counts, np.full(len(scales), counts[len(scales) // 2]))
 
     def test_at_any_scale_of_the_coordinates(self, name, dtype):
@@ -84,9 +85,8 @@ class TestSameEvaluations:
         few = 13 if name in ("backtracking", "descent") else 6  # ten halvings, or three decades
         with jax.enable_x64(dtype == "float64"):
             scales = jnp.array(SCALES[dtype], dtype)
-            counts, statuses = evaluations(
-                name, scales, jnp.ones_like(scales), jnp.array(self.START, dtype)
-            )
+            start, ones = jnp.array(self.START, dtype), jnp.ones_like(scales)
+            counts, statuses = evaluations(name, scales, ones, start)
             np.testing.assert_array_equal(statuses, np.full(len(scales), Status.RUNNING))
             np.testing.assert_allclose(counts, counts[len(scales) // 2], rtol=0, atol=few)
 

@@ -45,7 +45,8 @@ def backtracking(
     A step where φ or φ′ is not finite is too long. Where φ(t) equals φ(0) up to rounding, a step
     is also accepted if φ′(0) <= φ′(t) <= 0, which is reported as APPROXIMATE_WOLFE though it asks
     for less than `wolfe` does. The accepted step may be too short for a quasi-Newton update: use
-    `wolfe` there.
+    `wolfe` there. The step never grows, and shrinks by ``decrease ** max_evals`` at most: the
+    search needs a first step of the right order of magnitude, and finds no lack of a lower bound.
 
     Args:
       c1: c₁ in [0, 1), a number or a scalar array (may be traced).
