@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 from matplotlib.figure import Figure
 
 import cs231n_optax
@@ -34,7 +35,7 @@ from cs231n_optax.lecture.claims.learning_rate import (
     lowest_regression_loss,
     training_set,
 )
-from cs231n_optax.lecture.claims.problem_c import NET, draw_batch, gradient, loss
+from cs231n_optax.lecture.claims.problem_c import NET, gradient, loss
 from cs231n_optax.lecture.descent import descend
 from cs231n_optax.lecture.landscapes import local_minimum, plateau
 from cs231n_optax.problems import landscapes
@@ -70,17 +71,17 @@ def is_off_the_ridge(x: jax.Array) -> jax.Array:
 
 
 STOPS = {
-    "local minimum, from high above": Stop(
+    "local minimum from high above": Stop(
         local_minimum, (-2.2,), (-1.95,), 0.02, is_beyond_barrier
     ),
-    "local minimum, from little above": Stop(
+    "local minimum from little above": Stop(
         local_minimum, (-1.6,), (-1.45,), 0.02, is_beyond_barrier
     ),
     "plateau": Stop(plateau, (-1.0,), (-0.5,), 0.1, is_near_minimum),
-    "saddle, from its ridge": Stop(
+    "saddle point along its ridge": Stop(
         landscapes.saddle().fun, (-2.0, 0.0), (2.0, 0.0), 0.05, is_off_the_ridge
     ),
-    "saddle, from beside its ridge": Stop(
+    "saddle point beside its ridge": Stop(
         landscapes.saddle().fun, (-2.0, 1e-6), (2.0, 1e-4), 0.05, is_off_the_ridge
     ),
 }
@@ -114,7 +115,7 @@ def leaves(numbers: Numbers) -> Verdict:
     """Holds where SGD leaves in below 0.1 of the runs and momentum, ρ = 0.9, in above 0.9."""
     share, rhos = mean(numbers["left"]), numbers["rho"].tolist()
     held = is_below(share[:, rhos.index(0)], 0.1) & is_above(share[:, rhos.index(0.9)], 0.9)
-    return by_case((f"it is a {name}" for name in STOPS), held)
+    return by_case((f"it comes to a {name}" for name in STOPS), held)
 
 
 def departures_figure(numbers: Numbers) -> str:
@@ -173,7 +174,7 @@ def terminal_velocities(quick: bool) -> dict[str, Any]:
 
     over_noise = jax.vmap(run, (None, 0, None))
     over_rhos = jax.vmap(over_noise, (0, None, None))
-    keys = jax.random.split(jax.random.key(1), 20 if quick else 100)
+    keys = jax.random.split(jax.random.key(1), 50 if quick else 200)
     curve, last = jax.jit(jax.vmap(over_rhos, (None, None, 0)))(rhos, jnp.array([0.0, 1.0]), keys)
     return {"rho": rhos, "step": shown, "curve": curve, "last": last}
 
@@ -219,6 +220,11 @@ TERMINAL = Claim(
 # The velocity is a weighted sum of the gradients.
 
 
+def rows_of(data: Any, rows: jax.Array) -> Any:
+    """Some of the examples."""
+    return jax.tree.map(lambda x: x[rows], data)
+
+
 def weights_of_gradients(quick: bool) -> dict[str, Any]:
     """The weights of the gradients in the velocity, after 30 steps by batches of 32 of the digits.
 
@@ -229,26 +235,24 @@ def weights_of_gradients(quick: bool) -> dict[str, Any]:
 
     def run(rho, key):
         start, order = jax.random.split(key)
-        params = NET.init(start)
+        x, restore = ravel_pytree(NET.init(start))
         tx = cs231n_optax.scale_by_momentum(rho)
 
-        def step(carry, key):
-            params, state = carry
-            batch = draw_batch(data, BATCH_SIZE, key)
-            grads = gradient(params, batch)
+        def step(carry, rows):
+            x, state = carry
+            grads = gradient(restore(x), rows_of(data, rows))
             velocity, state = tx.update(grads, state)
-            shift = jax.flatten_util.ravel_pytree(params)[1](-0.1 * (1 - rho) * velocity)
-            return (optax.apply_updates(params, shift), state), (grads, velocity)
+            return (x - 0.1 * (1 - rho) * velocity, state), (grads, velocity)
 
-        carry = params, tx.init(gradient(params, data))
-        grads, velocities = jax.lax.scan(step, carry, jax.random.split(order, length))[1]
+        carry = x, tx.init(x)
+        rows = jax.random.randint(order, (length, BATCH_SIZE), 0, len(data[0]))
+        grads, velocities = jax.lax.scan(step, carry, rows)[1]
         return grads, velocities[-1]
 
     keys = jax.random.split(jax.random.key(2), 5 if quick else 20)
     over_rhos = jax.vmap(run, (0, None))
-    grads, velocity = (
-        np.asarray(x, float) for x in jax.jit(jax.vmap(over_rhos, (None, 0)))(rhos, keys)
-    )
+    found = for_each(lambda key: over_rhos(jnp.asarray(rhos), key), keys)
+    grads, velocity = (np.asarray(x, float) for x in found)
     latest_first = np.moveaxis(grads[:, :, ::-1], 2, 3)
     weights = np.linalg.pinv(latest_first) @ velocity[..., None]
     residual = np.linalg.norm(velocity - (latest_first @ weights)[..., 0], axis=-1)
@@ -322,7 +326,7 @@ def on_landscape(landscape: landscapes.Landscape, learning_rate: float) -> Objec
 
 def batch_loss(params: Any, rows: jax.Array) -> jax.Array:
     """The loss of the perceptron on some of the digits."""
-    return loss(params, jax.tree.map(lambda x: x[rows], training_set()))
+    return loss(params, rows_of(training_set(), rows))
 
 
 OBJECTIVES = {
@@ -334,7 +338,7 @@ OBJECTIVES = {
 PRECISIONS = ("float32", "float64")
 
 
-def difference_of_forms(objective: Objective, key: jax.Array, num_steps: int = 300) -> jax.Array:
+def difference_of_forms(objective: Objective, key: jax.Array, num_steps: int = 200) -> jax.Array:
     """The largest distance between the iterates of both forms, over the norm of the iterate.
 
     In units of the rounding error, in the precision that JAX has as its default.
@@ -363,7 +367,7 @@ def difference_of_forms(objective: Objective, key: jax.Array, num_steps: int = 3
 
 
 def differences_of_forms(quick: bool) -> dict[str, Any]:
-    """`nesterov` against the form of the page with the gradient at x + ρ v, over 300 steps.
+    """`nesterov` against the form of the page with the gradient at x + ρ v, over 200 steps.
 
     On three functions and a perceptron by batches of 32 digits, from random starts, with ρ = 0.9.
     Measured: the largest distance between both x over the norm of x, in units of the rounding error
@@ -371,8 +375,8 @@ def differences_of_forms(quick: bool) -> dict[str, Any]:
     """
 
     def measure(objective):
-        keys = jax.random.split(jax.random.key(3), 10 if quick else 40)
-        return jax.device_get(jax.jit(jax.vmap(partial(difference_of_forms, objective)))(keys))
+        keys = jax.random.split(jax.random.key(3), 4 if quick else 20)
+        return for_each(partial(difference_of_forms, objective), keys)
 
     single = [measure(objective) for objective in OBJECTIVES.values()]
     with jax.enable_x64(True):
@@ -665,11 +669,8 @@ def typical_rho(numbers: Numbers) -> list[tuple[int, Any, Any]]:
     for i in range(steps.shape[1]):
         means = steps[:, i].mean(axis=0)
         better, best = min(typical, key=lambda j: means[j]), int(means.argmin())
-        each = (
-            ratio(steps[:, i, better], steps[:, i, 0]),
-            ratio(steps[:, i, better], steps[:, i, best]),
-        )
-        found.append((better, *each))
+        over = (ratio(steps[:, i, better], steps[:, i, j]) for j in (0, best))
+        found.append((better, *over))
     return found
 
 
