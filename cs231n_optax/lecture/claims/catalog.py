@@ -1,6 +1,7 @@
 """All claims, in the order of the lecture."""
 
 from cs231n_optax.lecture.claims import (
+    adagrad,
     ensembles,
     lbfgs,
     learning_rate,
@@ -17,6 +18,7 @@ CLAIMS: tuple[Claim, ...] = (
     *problem_b.CLAIMS,
     *problem_c.CLAIMS,
     *momentum.CLAIMS,
+    *adagrad.CLAIMS,
     *learning_rate.CLAIMS,
     *orders.CLAIMS,
     *lbfgs.CLAIMS,

@@ -406,7 +406,8 @@ def forms_picture(numbers: Numbers) -> Figure:
         axes.barh(place, bar.value, 0.36, xerr=bar.error, color=color, capsize=3, label=name)
     axes.set_yticks(rows, list(OBJECTIVES))
     axes.invert_yaxis()
-    axes.set(xscale="log", xlabel="largest relative distance / ε")
+    picture.log_axes(axes, "x")
+    axes.set(xlabel="largest relative distance / ε")
     style.legend(axes, loc="lower center", bbox_to_anchor=(0.4, 1), ncols=2)
     return figure
 
@@ -436,7 +437,7 @@ class Well(NamedTuple):
 WELLS = {
     "x²/2": Well(lambda x: jnp.sum(x**2) / 2, 0, (0.5, 1.5), 1),
     "log cosh x": Well(lambda x: jnp.sum(jnp.logaddexp(x, -x)), 0, (1, 4), 1),
-    "figure 5, about 2": Well(local_minimum, 2, (2.1, 2.6), 13.08),
+    "x⁴/4 - x³/3 - x²": Well(local_minimum, 2, (2.1, 2.6), 13.08),
 }
 PARTS = np.array([0.01, 0.03, 0.1, 0.3, 1])
 TYPICAL = np.array([0.9, 0.99])
@@ -505,12 +506,9 @@ def overshoot_picture(numbers: Numbers) -> Figure:
                 picture.points(axes, numbers["part"], found, line, f"{method}, ρ = {rho:g}")
         axes.set(xscale="log", xlabel="α L", title=name)
         axes.set_xticks([0.01, 0.1, 1], ["0.01", "0.1", "1"])
-    panels[0].set(ylabel="overshoot", ylim=(-0.05, 1.05))
+    panels[0].set(ylabel="overshoot", ylim=(-0.05, 1.35))
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=9,
-        columnspacing=1, handlelength=1.8,
-    )  # fmt: skip
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     return figure
 
 
@@ -685,7 +683,7 @@ def is_good(numbers: Numbers) -> Verdict:
     Good: its steps are below those of SGD, and below 1.5 times those of the best ρ.
     """
     held = [is_below(sgd, 1) & is_below(best, 1.5) for _, sgd, best in typical_rho(numbers)]
-    return by_case((f"f is {name}" for name in GOOD_RHO_TASKS), held)
+    return by_case((f"the problem is {name}" for name in GOOD_RHO_TASKS), held)
 
 
 def good_rho_figure(numbers: Numbers) -> str:
