@@ -38,6 +38,7 @@ from cs231n_optax.lecture.claims.momentum import (
     NUM_RATES,
     NUM_TUNING,
     Losses,
+    Task,
     digits,
     quadratic,
     rows_of,
@@ -101,9 +102,8 @@ def balance_figure(numbers: Numbers) -> str:
     """The balance for the largest κ, at three angles."""
     found, angles = balance(numbers)[:, -1], numbers["angle"]
     each = (f"{found[i, 1]} at {angles[i]:g}° (SGD {found[i, 0]})" for i in (0, 2, len(angles) - 1))
-    return (
-        f"shallow / steep progress by AdaGrad for κ = {numbers['kappa'][-1]:g}: {', '.join(each)}"
-    )
+    kappa = f"κ = {numbers['kappa'][-1]:g}"
+    return f"shallow / steep progress by AdaGrad for {kappa}: {', '.join(each)}"
 
 
 def balance_picture(numbers: Numbers) -> Figure:
@@ -268,21 +268,26 @@ CONVEX = (
 )
 
 
-def logistic(tx: optax.GradientTransformation, key: jax.Array) -> jax.Array:
+def logistic() -> Losses:
     """Logistic regression on all digits at once, 300 steps from a random start."""
     problem = regressions.logistic_regression(1e-2)
-    values = descend(problem.fun, 0.1 * jax.random.normal(key, (65,)), tx, 300).values[1:]
-    return values - cs231n_optax.minimize(problem.fun, problem.x0, cs231n_optax.lbfgs()).value
+    minimum = cs231n_optax.minimize(problem.fun, problem.x0, cs231n_optax.lbfgs()).value
+
+    def losses(tx: optax.GradientTransformation, key: jax.Array) -> jax.Array:
+        start = 0.1 * jax.random.normal(key, (65,))
+        return descend(problem.fun, start, tx, 300).values[1:] - minimum
+
+    return losses
 
 
-def convex_tasks(num_epochs: int) -> list[tuple[Losses, float]]:
+def convex_tasks(num_epochs: int) -> list[Task]:
     """The problems, and the largest rate of SGD and momentum."""
-    minimum = lowest_regression_loss()
+    regression = MODELS["softmax regression"]
     return [
-        (quadratic(100), 4 / 100),
-        (quadratic(100, turned=True), 4 / 100),
-        (logistic, 8),
-        (digits(MODELS["softmax regression"], minimum, num_epochs), 8),
+        Task(quadratic(100), 4 / 100),
+        Task(quadratic(100, turned=True), 4 / 100),
+        Task(logistic(), 8),
+        Task(digits(regression, lowest_regression_loss(), num_epochs), 8),
     ]
 
 
@@ -298,11 +303,11 @@ def steps_in_convex_problems(quick: bool) -> dict[str, Any]:
     keys = jax.random.split(jax.random.key(2), NUM_TUNING + (4 if quick else 15))
     parts = 0.5 ** jnp.arange(NUM_RATES)
 
-    def measure(losses, largest):
+    def measure(task):
         def run(key):
             by_method = [
-                jax.vmap(lambda rate, make=make: losses(make(rate), key))(
-                    parts * (4 if name == "adagrad" else largest)
+                jax.vmap(lambda rate, make=make: task.losses(make(rate), key))(
+                    parts * (4 if name == "adagrad" else task.largest_rate)
                 )
                 for name, make in METHODS.items()
             ]
@@ -311,7 +316,7 @@ def steps_in_convex_problems(quick: bool) -> dict[str, Any]:
         return steps_to_match(for_each(run, keys), NUM_TUNING)
 
     tasks = convex_tasks(3 if quick else 10)
-    steps, best = zip(*(measure(*task) for task in tasks), strict=True)
+    steps, best = zip(*(measure(task) for task in tasks), strict=True)
     return {"steps": np.stack(steps, axis=1), "best": np.stack(best)}
 
 
@@ -454,13 +459,11 @@ def is_stuck(numbers: Numbers) -> Verdict:
 
 def saddles_figure(numbers: Numbers) -> str:
     """The steps of all methods."""
-    found = mean(steps_at_best_rates(numbers))
-    each = (
-        f"{', '.join(f'{steps} by {method}' for method, steps in zip(AT_SADDLES, row, strict=True))}"
-        f" at {name}"
-        for name, row in zip(SADDLES, found, strict=True)
-    )
-    return f"steps at the best rates: {'; '.join(each)}"
+    parts = []
+    for name, row in zip(SADDLES, mean(steps_at_best_rates(numbers)), strict=True):
+        each = (f"{steps} by {method}" for method, steps in zip(AT_SADDLES, row, strict=True))
+        parts.append(f"{', '.join(each)} at {name}")
+    return f"steps at the best rates: {'; '.join(parts)}"
 
 
 def saddles_picture(numbers: Numbers) -> Figure:
