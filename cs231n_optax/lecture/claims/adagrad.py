@@ -496,7 +496,7 @@ def saddles_picture(numbers: Numbers) -> Figure:
             steps, line = mean(numbers["steps"][:, i, j]), style.METHOD_STYLES[name]
             picture.points(axes, numbers["rate"][j], steps, line, name)
         picture.log_axes(axes, "y")
-        axes.set(xscale="log", xlabel="α", title=title)
+        axes.set(xscale="log", xlabel="α", xlim=(2e-5, 10), title=title)
         axes.set_xticks([1e-4, 1e-2, 1], ["0.0001", "0.01", "1"])
         axes.minorticks_off()
     panels[0].set(ylabel="steps, at most 2000")

@@ -504,7 +504,7 @@ def overshoot_picture(numbers: Numbers) -> Figure:
                 line = style.METHOD_STYLES[method]._replace(linestyle=dash)
                 found = mean(numbers["overshoot"][:, i, j, k])
                 picture.points(axes, numbers["part"], found, line, f"{method}, ρ = {rho:g}")
-        axes.set(xscale="log", xlabel="α L", title=name)
+        axes.set(xscale="log", xlabel="α L", xlim=(0.006, 1.7), title=name)
         axes.set_xticks([0.01, 0.1, 1], ["0.01", "0.1", "1"])
     panels[0].set(ylabel="overshoot", ylim=(-0.05, 1.35))
     handles, labels = panels[0].get_legend_handles_labels()
