@@ -132,7 +132,7 @@ class TestRho:
     @pytest.mark.parametrize("turned", [False, True])
     def test_quadratics_have_their_condition_number(self, turned):
         """At α = 1/κ each error shrinks by at least 1 - 1/κ; the slowest remains."""
-        losses = momentum.quadratic(10, 60, turned=turned)
+        losses = momentum.quadratic(10, 300, turned=turned)
         found = np.asarray(losses(cs231n_optax.sgd(0.1), jax.random.key(0)))
         assert np.all(found[1:] <= 0.9**2 * found[:-1] * (1 + 1e-5))
         assert found[-1] / found[-2] == pytest.approx(0.9**2, rel=0.01)

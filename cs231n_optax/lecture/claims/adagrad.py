@@ -484,7 +484,8 @@ def saddles_figure(numbers: Numbers) -> str:
     small = [int(np.flatnonzero(rates == 1 / 64)[0]) for rates in numbers["rate"]]
     steps = mean(numbers["steps"][:, 0, np.arange(len(small)), small])
     each = (f"{count} by {method}" for method, count in zip(AT_SADDLES, steps, strict=True))
-    return f"steps at the best rates: {'; '.join(parts)}; with α = 1/64 at the first: {', '.join(each)}"
+    parts.append(f"with α = 1/64 at the first {', '.join(each)}")
+    return f"steps at the best rates: {'; '.join(parts)}"
 
 
 def saddles_picture(numbers: Numbers) -> Figure:
