@@ -164,12 +164,16 @@ def terminal_velocities(quick: bool) -> dict[str, Any]:
 
     def run(rho, noise, key):
         size, sequence = jax.random.split(key)
-        g = jnp.exp(jax.random.normal(size))
-        grads = g * (1 + noise * jax.random.normal(sequence, (length,)))
+        mean_g = jnp.exp(jax.random.normal(size))
+        grads = mean_g * (1 + noise * jax.random.normal(sequence, (length,)))
         tx = cs231n_optax.scale_by_momentum(rho)
-        state = tx.init(g)
-        velocities = jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], state, grads)[1]
-        relative = velocities / (g / (1 - rho))
+        state = tx.init(mean_g)
+
+        def step(state: Any, g: Any) -> tuple[Any, Any]:
+            velocity, state = tx.update(g, state)
+            return state, velocity / (mean_g / (1 - rho))
+
+        relative = jax.lax.scan(step, state, grads)[1]
         return relative[shown - 1], jnp.mean(relative[-2000:])
 
     over_noise = jax.vmap(run, (None, 0, None))
@@ -238,7 +242,7 @@ def weights_of_gradients(quick: bool) -> dict[str, Any]:
         x, restore = ravel_pytree(NET.init(start))
         tx = cs231n_optax.scale_by_momentum(rho)
 
-        def step(carry, rows):
+        def step(carry: Any, rows: Any) -> Any:
             x, state = carry
             grads = gradient(restore(x), rows_of(data, rows))
             velocity, state = tx.update(grads, state)
@@ -439,19 +443,21 @@ WELLS = {
     "log cosh x": Well(lambda x: jnp.sum(jnp.logaddexp(x, -x)), 0, (1, 4), 1),
     "x⁴/4 - x³/3 - x²": Well(local_minimum, 2, (2.1, 2.6), 13.08),
 }
+# How to make each method, and what its iterate is.
+METHODS: dict[str, tuple[Any, Callable[[Any, Any], Any]]] = {
+    "momentum": (cs231n_optax.momentum, lambda state, x: x),
+    "nesterov": (cs231n_optax.nesterov, cs231n_optax.nesterov_iterate),
+}
 PARTS = np.array([0.01, 0.03, 0.1, 0.3, 1])
 TYPICAL = np.array([0.9, 0.99])
 
 
 def overshoot(well: Well, method: str, rho: Any, part: Any, key: jax.Array) -> jax.Array:
     """How far x comes on the other side of the minimum, over the distance of the start."""
+    make, iterate = METHODS[method]
     start = jax.random.uniform(key, (1,), minval=well.starts[0], maxval=well.starts[1])
-    rate = part / well.curvature
-    if method == "momentum":
-        points = descend(well.fun, start, cs231n_optax.momentum(rate, rho), 400).points
-    else:
-        path = descend(well.fun, start, cs231n_optax.nesterov(rate, rho), 400)
-        points = jax.vmap(cs231n_optax.nesterov_iterate)(path.states, path.points)
+    path = descend(well.fun, start, make(part / well.curvature, rho), 400)
+    points = jax.vmap(iterate)(path.states, path.points)
     beyond = (well.minimizer - points) / (start - well.minimizer)
     return jnp.maximum(jnp.max(beyond), 0)
 
@@ -470,7 +476,7 @@ def overshoots(quick: bool) -> dict[str, Any]:
         over_rhos = jax.vmap(over_parts, (0, None, None))
         return jax.jit(jax.vmap(over_rhos, (None, None, 0)))(TYPICAL, PARTS, keys)
 
-    found = [[measure(well, name) for name in ("momentum", "nesterov")] for well in WELLS.values()]
+    found = [[measure(well, name) for name in METHODS] for well in WELLS.values()]
     return {"part": PARTS, "rho": TYPICAL, "overshoot": np.moveaxis(np.array(found), 2, 0)}
 
 
@@ -499,7 +505,7 @@ def overshoot_picture(numbers: Numbers) -> Figure:
     """The overshoots over the rate, one panel for each well."""
     figure, panels = picture.new_picture(3, sharey=True)
     for i, (axes, name) in enumerate(zip(panels, WELLS, strict=True)):
-        for j, method in enumerate(("momentum", "nesterov")):
+        for j, method in enumerate(METHODS):
             for k, (rho, dash) in enumerate(zip(numbers["rho"], ("-", ":"), strict=True)):
                 line = style.METHOD_STYLES[method]._replace(linestyle=dash)
                 found = mean(numbers["overshoot"][:, i, j, k])
