@@ -8,6 +8,7 @@ import pytest
 import cs231n_optax
 from cs231n_optax.lecture.claims import adagrad, momentum
 from cs231n_optax.lecture.claims.learning_rate import MODELS
+from cs231n_optax.problems import regressions
 
 RNG = np.random.default_rng(0)
 ALL = ["holds", "holds when", "does not hold here"]
@@ -136,6 +137,12 @@ class TestRho:
         found = np.asarray(losses(cs231n_optax.sgd(0.1), jax.random.key(0)))
         assert np.all(found[1:] <= 0.9**2 * found[:-1] * (1 + 1e-5))
         assert found[-1] / found[-2] == pytest.approx(0.9**2, rel=0.01)
+
+    def test_lowest(self):
+        """Of a strongly convex problem: the gradient is zero there, so that f - f* is small."""
+        problem = regressions.logistic_regression(1e-2)
+        found = cs231n_optax.minimize(problem.fun, problem.x0, cs231n_optax.lbfgs())
+        assert momentum.lowest(problem) == pytest.approx(float(found.value), abs=1e-6)
 
     def test_digits_without_a_step_stay_at_the_first_loss(self):
         losses = momentum.digits(MODELS["a perceptron"], 0.0, 1)

@@ -29,9 +29,9 @@ from cs231n_optax.lecture.claims.claim import (
 )
 from cs231n_optax.lecture.claims.learning_rate import (
     BATCH_SIZE,
+    L2,
     MODELS,
     for_each,
-    lowest_regression_loss,
     training_set,
 )
 from cs231n_optax.lecture.claims.momentum import (
@@ -40,6 +40,7 @@ from cs231n_optax.lecture.claims.momentum import (
     Losses,
     Task,
     digits,
+    lowest,
     quadratic,
     rows_of,
     steps_to_match,
@@ -270,8 +271,8 @@ CONVEX = (
 
 def logistic() -> Losses:
     """Logistic regression on all digits at once, 300 steps from a random start."""
-    problem = regressions.logistic_regression(1e-2)
-    minimum = cs231n_optax.minimize(problem.fun, problem.x0, cs231n_optax.lbfgs()).value
+    problem = regressions.logistic_regression(L2)
+    minimum = lowest(problem)
 
     def losses(tx: optax.GradientTransformation, key: jax.Array) -> jax.Array:
         start = 0.1 * jax.random.normal(key, (65,))
@@ -282,12 +283,12 @@ def logistic() -> Losses:
 
 def convex_tasks(num_epochs: int) -> list[Task]:
     """The problems, and the largest rate of SGD and momentum."""
-    regression = MODELS["softmax regression"]
+    minimum = lowest(regressions.softmax_regression(L2))
     return [
         Task(quadratic(100), 4 / 100),
         Task(quadratic(100, turned=True), 4 / 100),
         Task(logistic(), 8),
-        Task(digits(regression, lowest_regression_loss(), num_epochs), 8),
+        Task(digits(MODELS["softmax regression"], minimum, num_epochs), 8),
     ]
 
 

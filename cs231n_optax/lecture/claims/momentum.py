@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 from matplotlib.figure import Figure
+from scipy import optimize
 
 import cs231n_optax
 from cs231n_optax.lecture import style
@@ -29,16 +30,16 @@ from cs231n_optax.lecture.claims.claim import (
 from cs231n_optax.lecture.claims.learning_rate import (
     BATCH_SIZE,
     EPOCH,
+    L2,
     MODELS,
     Model,
     for_each,
-    lowest_regression_loss,
     training_set,
 )
 from cs231n_optax.lecture.claims.problem_c import NET, gradient, loss
 from cs231n_optax.lecture.descent import descend
 from cs231n_optax.lecture.landscapes import local_minimum, plateau
-from cs231n_optax.problems import landscapes
+from cs231n_optax.problems import landscapes, regressions
 
 # Out of a local minimum and off a saddle point.
 
@@ -257,10 +258,10 @@ def weights_of_gradients(quick: bool) -> dict[str, Any]:
     over_rhos = jax.vmap(run, (0, None))
     found = for_each(lambda key: over_rhos(jnp.asarray(rhos), key), keys)
     grads, velocity = (np.asarray(x, float) for x in found)
-    latest_first = np.moveaxis(grads[:, :, ::-1], 2, 3)
-    weights = np.linalg.pinv(latest_first) @ velocity[..., None]
-    residual = np.linalg.norm(velocity - (latest_first @ weights)[..., 0], axis=-1)
-    part_left = residual / np.linalg.norm(velocity, axis=-1)
+    latest_first, velocity = grads[:, :, ::-1], velocity[..., None]
+    weights = np.linalg.solve(latest_first @ latest_first.mT, latest_first @ velocity)
+    residual = velocity - latest_first.mT @ weights
+    part_left = np.linalg.norm(residual, axis=(-2, -1)) / np.linalg.norm(velocity, axis=(-2, -1))
     return {"rho": rhos, "weight": weights[..., 0], "part_left": part_left}
 
 
@@ -512,7 +513,7 @@ def overshoot_picture(numbers: Numbers) -> Figure:
                 picture.points(axes, numbers["part"], found, line, f"{method}, ρ = {rho:g}")
         axes.set(xscale="log", xlabel="α L", xlim=(0.006, 1.7), title=name)
         axes.set_xticks([0.01, 0.1, 1], ["0.01", "0.1", "1"])
-    panels[0].set(ylabel="overshoot", ylim=(-0.05, 1.35))
+    panels[0].set(ylabel="overshoot", ylim=(-0.05, 1.45))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     return figure
@@ -592,6 +593,12 @@ def digits(model: Model, minimum: float, num_epochs: int) -> Losses:
     return losses
 
 
+def lowest(problem: landscapes.Landscape) -> float:
+    """The minimum of a convex problem, by SciPy."""
+    fun = jax.jit(jax.value_and_grad(problem.fun))
+    return optimize.minimize(fun, problem.x0, jac=True, method="L-BFGS-B", tol=1e-9).fun
+
+
 def steps_to(losses: Any, target: Any) -> np.ndarray:
     """The part of the steps until a loss is as low as the target; 1 if none is."""
     reached = np.asarray(losses) <= np.asarray(target)[..., None]
@@ -665,7 +672,7 @@ def good_rho_tasks(num_epochs: int) -> dict[str, Task]:
         Task(quadratic(100), 4 / 100),
         Task(quadratic(10_000), 4 / 10_000),
         Task(valley, 4e-3),
-        Task(digits(regression, lowest_regression_loss(), num_epochs), 8),
+        Task(digits(regression, lowest(regressions.softmax_regression(L2)), num_epochs), 8),
         Task(digits(perceptron, 0, num_epochs), 4),
     )
     return dict(zip(GOOD_RHO_TASKS, tasks, strict=True))
