@@ -370,7 +370,7 @@ USEFUL = Claim(
 
 MOST_STEPS = 2000
 AT_SADDLES = METHODS | {"rmsprop": cs231n_optax.rmsprop}
-LARGEST_RATES = {"sgd": 1, "momentum": 1, "adagrad": 4, "rmsprop": 1}
+LARGEST_RATES = {"sgd": 1, "momentum": 1, "adagrad": 4, "rmsprop": 4}
 
 
 def beside_ridge(angle: float, key: jax.Array) -> tuple[jax.Array, jax.Array]:
