@@ -1,9 +1,11 @@
 """All claims, in the order of the lecture."""
 
 from cs231n_optax.lecture.claims import (
+    adagrad,
     ensembles,
     lbfgs,
     learning_rate,
+    momentum,
     orders,
     problem_a,
     problem_b,
@@ -15,6 +17,8 @@ CLAIMS: tuple[Claim, ...] = (
     *problem_a.CLAIMS,
     *problem_b.CLAIMS,
     *problem_c.CLAIMS,
+    *momentum.CLAIMS,
+    *adagrad.CLAIMS,
     *learning_rate.CLAIMS,
     *orders.CLAIMS,
     *lbfgs.CLAIMS,
