@@ -1,6 +1,7 @@
 """All claims, in the order of the lecture."""
 
 from cs231n_optax.lecture.claims import (
+    adam,
     ensembles,
     lbfgs,
     learning_rate,
@@ -8,6 +9,7 @@ from cs231n_optax.lecture.claims import (
     problem_a,
     problem_b,
     problem_c,
+    rmsprop,
 )
 from cs231n_optax.lecture.claims.claim import Claim
 
@@ -15,6 +17,8 @@ CLAIMS: tuple[Claim, ...] = (
     *problem_a.CLAIMS,
     *problem_b.CLAIMS,
     *problem_c.CLAIMS,
+    *rmsprop.CLAIMS,
+    *adam.CLAIMS,
     *learning_rate.CLAIMS,
     *orders.CLAIMS,
     *lbfgs.CLAIMS,
