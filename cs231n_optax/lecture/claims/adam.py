@@ -29,7 +29,7 @@ from cs231n_optax.lecture.claims.claim import (
     ratio,
 )
 from cs231n_optax.lecture.claims.learning_rate import MODELS, Model, for_each, training_set
-from cs231n_optax.lecture.claims.rmsprop import BATCH_SIZE, train
+from cs231n_optax.lecture.claims.rmsprop import BATCH_SIZE, one_of, train
 from cs231n_optax.problems import datasets, networks
 
 UNCORRECTED = partial(cs231n_optax.adam, bias_correction=False)
@@ -51,7 +51,8 @@ def first_steps(*, bias_correction: bool, quick: bool) -> dict[str, Any]:
         def step(size):
             exponents = jax.random.uniform(spread, (1000,), minval=-0.5, maxval=0.5)
             grads = size * 10**exponents * jax.random.rademacher(sign, (1000,), float)
-            return jnp.mean(jnp.abs(tx.update(grads, tx.init(grads))[0]))
+            direction, _ = tx.update(grads, tx.init(grads))
+            return jnp.mean(jnp.abs(jnp.asarray(direction)))
 
         batch = jax.random.randint(rows, (BATCH_SIZE,), 0, len(data[0]))
         grads = jax.grad(model.loss)(model.init(start), jax.tree.map(lambda x: x[batch], data))
@@ -155,12 +156,12 @@ def early_steps(quick: bool) -> dict[str, Any]:
     shown = np.unique(np.geomspace(1, steps, 30).astype(int))
 
     def run(key):
-        def lengths(make, b2):
-            tx = make(rate, b2=b2)
+        def lengths(b2, index):
+            makes = UNCORRECTED, cs231n_optax.adam
+            tx = one_of([make(rate, b2=b2) for make in makes], index)
             return train(MODELS["a perceptron"], tx, training_set(), key, steps=steps)[1] / rate
 
-        both = UNCORRECTED, cs231n_optax.adam
-        found = jnp.stack([jax.vmap(partial(lengths, make))(b2s) for make in both], axis=1)
+        found = jax.vmap(jax.vmap(lengths, (None, 0)), (0, None))(b2s, jnp.arange(2))
         return found[..., shown - 1], jnp.mean(found[..., :10], axis=-1)
 
     step, first = for_each(run, jax.random.split(jax.random.key(1), 5 if quick else 20))
@@ -250,14 +251,14 @@ def autoencoder() -> Model:
 
 
 @cache
-def small_mnist() -> tuple[np.ndarray, np.ndarray]:
+def small_mnist() -> tuple[jax.Array, jax.Array]:
     """The 4000 training images of mnist5k, averaged to 14 × 14 pixels, and their labels."""
     try:
         mnist = datasets.mnist5k()
     except ImportError as error:
         raise InputError(f"adam-defaults: {error}") from error
     x = mnist.x_train.reshape(-1, 14, 2, 14, 2, 1).mean(axis=(2, 4))
-    return x, mnist.y_train
+    return jnp.asarray(x), jnp.asarray(mnist.y_train)
 
 
 TASKS = {
@@ -275,21 +276,6 @@ STEPS, LANES = 500, 24
 RATES = 10.0 ** np.arange(-4, 1.1, 0.5)
 
 Make = Callable[..., optax.GradientTransformation]
-
-
-def one_of(makes: Sequence[Make], index: Any, rate: Any) -> optax.GradientTransformation:
-    """One of the methods by a traced index, so that all of them share one program."""
-    txs = [make(rate) for make in makes]
-
-    def init(params):
-        return tuple(tx.init(params) for tx in txs)
-
-    def update(grads, states, params=None):
-        found = [tx.update(grads, state, params) for tx, state in zip(txs, states, strict=True)]
-        updates, states = zip(*found, strict=True)
-        return jax.tree.map(lambda *each: jax.lax.select_n(index, *each), *updates), states
-
-    return optax.GradientTransformation(init, update)
 
 
 class Trained(NamedTuple):
@@ -316,7 +302,7 @@ def compare(
     steps = STEPS // 4 if quick else STEPS
 
     def run(seed, index, rate):
-        tx = one_of(makes, index, rate)
+        tx = one_of([make(rate) for make in makes], index)
         return train(task.model, tx, data, jax.random.key(seed), steps=steps)[0]
 
     program = jax.jit(jax.vmap(run))

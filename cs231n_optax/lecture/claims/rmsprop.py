@@ -1,5 +1,6 @@
 """Lecture 7-1-5: RMSProp, and how fast it moves."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 from matplotlib.figure import Figure
 
 import cs231n_optax
@@ -49,31 +51,46 @@ def train(
       the root mean square of each step over the parameters, (steps,).
     """
     start, order = jax.random.split(key)
-    params = model.init(start)
-    batches = jax.random.randint(
-        order, (looks, steps // looks, BATCH_SIZE), 0, jax.tree.leaves(data)[0].shape[0]
-    )
+    params, unravel = ravel_pytree(model.init(start))
+    num_examples = jax.tree.leaves(data)[0].shape[0]
+    batches = jax.random.randint(order, (looks, steps // looks, BATCH_SIZE), 0, num_examples)
+
+    def loss(params, data):
+        return model.loss(unravel(params), data)
 
     def step(carry, rows):
         params, state = carry
-        grads = jax.grad(model.loss)(params, jax.tree.map(lambda x: x[rows], data))
+        grads = jax.grad(loss)(params, jax.tree.map(lambda x: x[rows], data))
         updates, state = tx.update(grads, state, params)
-        length = optax.tree.norm(updates) / optax.tree.size(updates) ** 0.5
-        return (optax.apply_updates(params, updates), state), length
+        return (params + updates, state), jnp.sqrt(jnp.mean(updates**2))
 
     def stage(carry, batches):
         carry, lengths = jax.lax.scan(step, carry, batches)
-        return carry, (model.loss(carry[0], data), lengths)
+        return carry, (loss(carry[0], data), lengths)
 
     _, (losses, lengths) = jax.lax.scan(stage, (params, tx.init(params)), batches)
-    return jnp.append(model.loss(params, data), losses), lengths.ravel()
+    return jnp.append(loss(params, data), losses), lengths.ravel()
+
+
+def one_of(txs: Sequence[optax.GradientTransformation], index: Any) -> optax.GradientTransformation:
+    """One of the methods by a traced index, so that all of them share one program."""
+
+    def init(params):
+        return tuple(tx.init(params) for tx in txs)
+
+    def update(updates, state, params=None):
+        found = [tx.update(updates, own, params) for tx, own in zip(txs, state, strict=True)]
+        directions, states = zip(*found, strict=True)
+        return jax.tree.map(lambda *each: jax.lax.select_n(index, *each), *directions), states
+
+    return optax.GradientTransformation(init, update)
 
 
 # RMSProp keeps moving.
 
 SLOPE = Model(lambda key: jnp.zeros(100), lambda params, batch: jnp.mean(batch @ params))
 CASES = ("the slope is constant", *(f"the model is {name}" for name in MODELS))
-RATES = {"rmsprop": 1e-3, "adagrad": 1e-2}
+RATES = np.array([1e-3, 1e-2])
 
 
 def step_lengths(quick: bool) -> dict[str, Any]:
@@ -88,13 +105,13 @@ def step_lengths(quick: bool) -> dict[str, Any]:
     slopes = 1 + BATCH_SIZE**0.5 * jax.random.normal(jax.random.key(0), (4096, 100))
 
     def run(model, data, key):
-        def lengths(name, make):
-            tx = make(RATES[name])
+        def lengths(index, rate):
+            tx = one_of([make(rate) for make in METHODS.values()], index)
             squares = train(model, tx, data, key, steps=2 * int(windows[-1]))[1] ** 2
             means = [jnp.mean(squares[t : 2 * t]) for t in windows.tolist()]
-            return jnp.sqrt(jnp.stack(means)) / RATES[name]
+            return jnp.sqrt(jnp.stack(means)) / rate
 
-        return jnp.stack([lengths(name, make) for name, make in METHODS.items()])
+        return jax.vmap(lengths)(jnp.arange(len(METHODS)), RATES)
 
     keys = jax.random.split(jax.random.key(1), 4 if quick else 20)
     tasks = [(SLOPE, slopes), *((model, training_set()) for model in MODELS.values())]
@@ -165,9 +182,10 @@ def speeds(quick: bool) -> dict[str, Any]:
     minima = lowest_regression_loss(), 0.0
 
     def run(model, minimum, key):
-        def speed(make, rate):
+        def speed(index, rate):
+            tx = one_of([make(rate) for make in METHODS.values()], index)
             losses, steps = train(
-                model, make(rate), training_set(), key, steps=epochs * epoch, looks=epochs
+                model, tx, training_set(), key, steps=epochs * epoch, looks=epochs
             )
             logs = jnp.log(jnp.maximum(losses - minimum, ROUNDING))
             early, late = epochs // 10, epochs // 2
@@ -181,11 +199,8 @@ def speeds(quick: bool) -> dict[str, Any]:
                 / epoch,
             }
 
-        found = [
-            jax.vmap(partial(speed, make))(rates)
-            for make, rates in zip(METHODS.values(), (SCALES, 10 * SCALES), strict=True)
-        ]
-        return jax.tree.map(lambda *each: jnp.stack(each), *found)
+        rates = jnp.stack([SCALES, 10 * SCALES])
+        return jax.vmap(jax.vmap(speed, (None, 0)))(jnp.arange(len(METHODS)), rates)
 
     keys = jax.random.split(jax.random.key(2), 4 if quick else 20)
     tasks = zip(MODELS.values(), minima, strict=True)
