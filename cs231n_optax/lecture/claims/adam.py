@@ -80,13 +80,13 @@ def first_step_picture(numbers: Numbers, corrected: bool, value: float, label: s
     """The first step over the size of the gradient."""
     figure, axes = picture.new_picture()
     low, high = mean(numbers["seen"]).value
-    axes.axvspan(low, high, color="0.9", label="gradients of a perceptron")
+    axes.axvspan(low, high, facecolor="0.9", edgecolor="0.6", label="gradients of a perceptron")
     picture.target(axes, value, label)
     step = mean(numbers["step"])
     picture.points(axes, numbers["size"], step, STYLES[corrected], LABELS[corrected])
     axes.set(xscale="log", xlabel="size of the gradient", ylabel="first |step| / α")
     axes.set_ylim(0)
-    style.legend(axes, loc="lower right")
+    style.legend(axes, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
     return figure
 
 
@@ -201,7 +201,7 @@ def early_picture(numbers: Numbers) -> Figure:
         picture.points(left, numbers["t"], step, STYLES[i]._replace(marker=""), LABELS[i])
     picture.log_axes(left, "x")
     left.set(xlabel="step t", ylabel="step / α", title="β₂ = 0.999")
-    left.set_ylim(0)
+    left.set_ylim(0, 5.5)
     style.legend(left, loc="upper right")
     names = [f"{b2:g}" for b2 in numbers["b2"]]
     picture.points(right, names, times_larger(numbers), picture.SERIES[0])
@@ -258,8 +258,13 @@ def small_mnist() -> tuple[jax.Array, jax.Array]:
         mnist = datasets.mnist5k()
     except ImportError as error:
         raise InputError(f"adam-defaults: {error}") from error
-    x = mnist.x_train.reshape(-1, 14, 2, 14, 2, 1).mean(axis=(2, 4))
-    return jnp.asarray(x), jnp.asarray(mnist.y_train)
+    return jnp.asarray(halved(mnist.x_train)), jnp.asarray(mnist.y_train)
+
+
+def halved(images: np.ndarray) -> np.ndarray:
+    """Images (N, H, W, 1) at half the height and width: each pixel is the mean of a 2 × 2 block."""
+    n, height, width, _ = images.shape
+    return images.reshape(n, height // 2, 2, width // 2, 2, 1).mean(axis=(2, 4))
 
 
 TASKS = {

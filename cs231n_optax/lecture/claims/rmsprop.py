@@ -149,7 +149,7 @@ def lengths_picture(numbers: Numbers) -> Figure:
         axes.plot(t, reference, color="black", linestyle=":", linewidth=1, label="∝ 1 / √t")
         picture.log_axes(axes)
         axes.set(xlabel="step t", title=title)
-    panels[0].set(ylabel="step / α")
+    panels[0].set(ylabel="step / α", ylim=(0.002, 2))
     style.legend(panels[0], loc="lower left")
     return figure
 
@@ -225,14 +225,14 @@ def always_slow(numbers: Numbers) -> Verdict:
 
 
 def speeds_figure(numbers: Numbers) -> str:
-    """The relative speeds for α = 0.001."""
+    """RMSProp's relative speeds."""
     parts = []
     for name, what in READINGS.items():
-        relative = late_over_early(numbers, name)[:, :, 1]
-        rows = zip(relative, MODELS, strict=True)
-        each = (f"{rms} ({model}; AdaGrad {ada})" for (rms, ada), model in rows)
-        parts.append(f"of {what} {', '.join(each)}")
-    return f"late / early with α = {numbers['rate'][1]:g}, {'; '.join(parts)}"
+        rows = zip(late_over_early(numbers, name)[:, 0], MODELS, strict=True)
+        each = (f"{', '.join(map(str, row))} ({model})" for row, model in rows)
+        parts.append(f"{what} {'; '.join(each)}")
+    rates = ", ".join(f"{rate:g}" for rate in numbers["rate"])
+    return f"late / early with α = {rates}: {'; '.join(parts)}"
 
 
 def speeds_picture(numbers: Numbers) -> Figure:
