@@ -270,14 +270,16 @@ def halved(images: np.ndarray) -> np.ndarray:
 TASKS = {
     "softmax regression, digits": Task(MODELS["softmax regression"], training_set),
     "perceptron, digits": Task(MODELS["a perceptron"], training_set),
-    "CNN, digits": Task(classifier(networks.cnn((8, 8, 1), 10, (4,))), training_set),
     "autoencoder, digits": Task(autoencoder(), training_set),
+    "CNN, digits": Task(classifier(networks.cnn((8, 8, 1), 10, (4,))), training_set),
     "softmax regression, MNIST": Task(
         classifier(networks.softmax_regression((14, 14, 1), 10)), small_mnist
     ),
     "perceptron, MNIST": Task(classifier(networks.mlp((14, 14, 1), 10, hidden=(32,))), small_mnist),
 }
-ON_DIGITS = [name for name in TASKS if name.endswith("digits")]
+ON_DIGITS = {name: task for name, task in TASKS.items() if name.endswith("digits")}
+NUM_QUICK = 3
+"""Of the tasks, with `--quick`."""
 RATES = 10.0 ** np.arange(-3.5, 0.6, 0.5)
 LANES = 9
 
@@ -363,13 +365,14 @@ RATE_CASES = "the best rate", "α = 0.001"
 def losses_of_both(quick: bool) -> dict[str, Any]:
     """Adam without and with bias correction, after 500 steps by batches of 32 (--quick: 100).
 
-    On four models of the digits: softmax regression, a perceptron, a CNN and an autoencoder. Each
-    has the default α = 0.001, and the best of nine from 0.0003 to 3 on two other seeds. Measured:
-    the final training loss.
+    On four models of the digits: softmax regression, a perceptron, an autoencoder and (not with
+    `--quick`) a CNN. Each has the default α = 0.001, and the best of nine from 0.0003 to 3 on two
+    other seeds. Measured: the final training loss.
     """
     makes, steps = (UNCORRECTED, cs231n_optax.adam), np.array([100 if quick else 500])
     untuned = [(0, 1e-3), (1, 1e-3)]
-    found = [compare(TASKS[name], makes, untuned, steps, quick=quick) for name in ON_DIGITS]
+    tasks = list(ON_DIGITS.values())[: NUM_QUICK if quick else None]
+    found = [compare(task, makes, untuned, steps, quick=quick) for task in tasks]
     losses = [np.concatenate([each.tuned, each.untuned], axis=1) for each in found]
     return {"loss": np.stack(losses, axis=1)}
 
@@ -381,13 +384,14 @@ def relative_losses(numbers: Numbers) -> Estimate:
 
 def hurts(numbers: Numbers) -> Verdict:
     """Holds for the models and rates with a loss without correction above 1.05 of that with it."""
-    cases = [f"{rate} on {task}" for task in ON_DIGITS for rate in RATE_CASES]
-    return by_case(cases, is_above(relative_losses(numbers), 1.05).ravel())
+    worse = is_above(relative_losses(numbers), 1.05)
+    cases = [f"{rate} on {task}" for task in list(ON_DIGITS)[: len(worse)] for rate in RATE_CASES]
+    return by_case(cases, worse.ravel())
 
 
 def hurts_figure(numbers: Numbers) -> str:
     """The relative losses."""
-    rows = zip(ON_DIGITS, relative_losses(numbers), strict=True)
+    rows = zip(ON_DIGITS, relative_losses(numbers), strict=False)
     each = (f"{tuned} and {default} ({task})" for task, (tuned, default) in rows)
     return f"loss without correction / with it, at the best rate and α = 0.001: {', '.join(each)}"
 
@@ -395,7 +399,8 @@ def hurts_figure(numbers: Numbers) -> str:
 def hurts_picture(numbers: Numbers) -> Figure:
     """Two relative losses for each model."""
     figure, axes = picture.new_picture()
-    relative, rows = relative_losses(numbers), np.arange(len(ON_DIGITS))
+    relative = relative_losses(numbers)
+    rows = np.arange(len(relative.value))
     for i, (label, line) in enumerate(zip(RATE_CASES, picture.SERIES, strict=False)):
         bar = relative[:, i]
         axes.errorbar(
@@ -409,7 +414,7 @@ def hurts_picture(numbers: Numbers) -> Figure:
             label=label,
         )
     axes.axvline(1, color="0.5", linestyle="--", linewidth=1)
-    axes.set_yticks(rows, [task.removesuffix(", digits") for task in ON_DIGITS])
+    axes.set_yticks(rows, [task.removesuffix(", digits") for task in list(ON_DIGITS)[: len(rows)]])
     axes.invert_yaxis()
     axes.set(xlabel="loss without correction / with it")
     style.legend(axes, loc="lower center", bbox_to_anchor=(0.4, 1), ncols=2)
@@ -444,15 +449,16 @@ DEFAULTS = [(0, 1e-2), (1, 1e-2), (2, 1e-2), (3, 1e-2), (4, 1e-3), (5, 1e-3), (5
 def losses_of_defaults(quick: bool) -> dict[str, Any]:
     """Six methods with their default rates, and with rates tuned alike, on six tasks.
 
-    Four models of the digits and two of mnist5k at 14 × 14 pixels, by batches of 32. The defaults
-    are 0.01 for SGD, momentum, Nesterov and AdaGrad, 0.001 for RMSProp, 0.001 and 0.0005 for Adam.
+    Four models of the digits and two of mnist5k at 14 × 14 pixels (with `--quick`, the first three
+    of all), by batches of 32. The defaults are 0.01 for SGD, momentum, Nesterov and AdaGrad, 0.001 for RMSProp, 0.001 and 0.0005 for Adam.
     The tuned rate is the best of nine from 0.0003 to 3, for each number of steps, on two other
     seeds. Measured: the training loss before, and after 125, 500 and 2000 steps (with `--quick`,
     after 50, 100 and 200).
     """
     makes = tuple(METHODS.values())
     steps = np.array([50, 100, 200] if quick else [125, 500, 2000])
-    found = [compare(task, makes, DEFAULTS, steps, quick=quick) for task in TASKS.values()]
+    tasks = list(TASKS.values())[: NUM_QUICK if quick else None]
+    found = [compare(task, makes, DEFAULTS, steps, quick=quick) for task in tasks]
     stacked = jax.tree.map(lambda *each: np.stack(each, axis=1), *found)
     return {"steps": steps, **stacked._asdict()}
 
@@ -478,12 +484,13 @@ def good_starts(numbers: Numbers) -> np.ndarray:
 
 
 def are_good_start(numbers: Numbers) -> Verdict:
-    """Holds for the steps after which Adam's α = 0.001 or 0.0005 is great on four of the six tasks.
+    """Holds for the steps after which α = 0.001 or 0.0005 is great on two thirds of the tasks.
 
     It is great where the loss falls by above 0.9 of the fall by the best tuned method, and ends
     below that of at least three of the five other methods with their defaults.
     """
-    return by_value("the steps", numbers["steps"], good_starts(numbers).sum(axis=0) >= 4)
+    great = good_starts(numbers)
+    return by_value("the steps", numbers["steps"], 3 * great.sum(axis=0) >= 2 * len(great))
 
 
 def mean_ranks(losses: np.ndarray) -> Estimate:
@@ -505,7 +512,7 @@ def defaults_figure(numbers: Numbers) -> str:
         f"{untuned[i, 5]}, among tuned methods {tuned[i, 5]}"
         for i, steps in enumerate(numbers["steps"])
     ]
-    rows = (f"{x} ({task})" for task, x in zip(TASKS, share[:, -1], strict=True))
+    rows = (f"{x} ({task})" for task, x in zip(TASKS, share[:, -1], strict=False))
     return (
         f"Adam's default is great {'; '.join(parts)}; fall of the loss with α = 0.001 / by the "
         f"best tuned method, at last: {', '.join(rows)}"
