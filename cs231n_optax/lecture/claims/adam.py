@@ -450,10 +450,10 @@ def losses_of_defaults(quick: bool) -> dict[str, Any]:
     """Six methods with their default rates, and with rates tuned alike, on six tasks.
 
     Four models of the digits and two of mnist5k at 14 × 14 pixels (with `--quick`, the first three
-    of all), by batches of 32. The defaults are 0.01 for SGD, momentum, Nesterov and AdaGrad, 0.001 for RMSProp, 0.001 and 0.0005 for Adam.
-    The tuned rate is the best of nine from 0.0003 to 3, for each number of steps, on two other
-    seeds. Measured: the training loss before, and after 125, 500 and 2000 steps (with `--quick`,
-    after 50, 100 and 200).
+    of all), by batches of 32. The defaults are 0.01 for SGD, momentum, Nesterov and AdaGrad, 0.001
+    for RMSProp, 0.001 and 0.0005 for Adam. The tuned rate is the best of nine from 0.0003 to 3, for
+    each number of steps, on two other seeds. Measured: the training loss before, and after 125, 500
+    and 2000 steps (with `--quick`, after 50, 100 and 200).
     """
     makes = tuple(METHODS.values())
     steps = np.array([50, 100, 200] if quick else [125, 500, 2000])
