@@ -148,6 +148,8 @@ def lengths_picture(numbers: Numbers) -> Figure:
         reference = lengths[:, i, 1, 0].mean() * (t / t[0]) ** -0.5
         axes.plot(t, reference, color="black", linestyle=":", linewidth=1, label="∝ 1 / √t")
         picture.log_axes(axes)
+        axes.set_xticks(t[::2], [f"{each:.0f}" for each in t[::2]])
+        axes.set_xticks([], minor=True)
         axes.set(xlabel="step t", title=title)
     panels[0].set(ylabel="step / α", ylim=(0.002, 2))
     style.legend(panels[0], loc="lower left")
