@@ -2,6 +2,7 @@
 
 from cs231n_optax.lecture.claims import (
     adagrad,
+    adam,
     ensembles,
     lbfgs,
     learning_rate,
@@ -10,6 +11,7 @@ from cs231n_optax.lecture.claims import (
     problem_a,
     problem_b,
     problem_c,
+    rmsprop,
 )
 from cs231n_optax.lecture.claims.claim import Claim
 
@@ -19,6 +21,8 @@ CLAIMS: tuple[Claim, ...] = (
     *problem_c.CLAIMS,
     *momentum.CLAIMS,
     *adagrad.CLAIMS,
+    *rmsprop.CLAIMS,
+    *adam.CLAIMS,
     *learning_rate.CLAIMS,
     *orders.CLAIMS,
     *lbfgs.CLAIMS,
