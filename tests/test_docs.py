@@ -1,0 +1,27 @@
+"""The documentation's pages: their snippets run, and their links lead somewhere."""
+
+import pathlib
+import re
+
+import pytest
+
+DOCS = pathlib.Path(__file__).parent.parent / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
+FRAGMENTS = {"batch_norm", "scaling", "training_code"}  # show lines of scripts in examples/
+
+
+def named(pages):
+    return pytest.mark.parametrize("page", pages, ids=lambda path: path.stem)
+
+
+@named([page for page in PAGES if "```python" in page.read_text() and page.stem not in FRAGMENTS])
+def test_snippets_run(page, capsys):
+    names = {}
+    for snippet in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        exec(snippet, names)
+
+
+@named(PAGES)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
