@@ -2,6 +2,7 @@
 
 project = "cs231n_optax"
 author = "The cs231n_optax developers"
+project_copyright = author
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
@@ -9,7 +10,9 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
+templates_path = ["_templates"]
 html_theme = "furo"
+html_title = "cs231n_optax"
 default_role = "py:obj"
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"

@@ -39,7 +39,7 @@ class Status(enum.IntEnum):
 
 # For help(Status), which shows no documentation of a member.
 Status.__doc__ = "\n".join(
-    [f"{Status.__doc__}\n", *(f"{status.name}: {status.__doc__}" for status in Status)]
+    [f"{Status.__doc__}\n", *(f"- {status.name}: {status.__doc__}" for status in Status)]
 )
 
 RUNNING, CONVERGED, STALLED, FAILED, BUDGET, SADDLE, MISPLACED, UNBOUNDED, STOPPED = map(
