@@ -1,5 +1,6 @@
 """Lecture 7-1-2, problem B: local minima and saddle points."""
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +22,7 @@ from cs231n_optax.lecture.claims.claim import (
     is_below,
     mean,
 )
+from cs231n_optax.lecture.claims.experiment import for_each, for_each_pair
 from cs231n_optax.lecture.descent import descend
 from cs231n_optax.lecture.landscapes import local_minimum
 from cs231n_optax.problems.landscapes import saddle
@@ -53,8 +55,8 @@ def ends_in_local_basin(quick: bool) -> dict[str, Any]:
         return result.params < 0
 
     keys = jax.random.split(jax.random.key(0), 100 if quick else 400)
-    over_sigmas = jax.vmap(run, (0, None))
-    return {"sigma": sigmas, "stayed": jax.jit(jax.vmap(over_sigmas, (None, 0)))(sigmas, keys)}
+    stayed = for_each_pair(lambda key, sigma: run(sigma, key), keys, sigmas)
+    return {"sigma": sigmas, "stayed": stayed}
 
 
 def stays(numbers: Numbers) -> Verdict:
@@ -182,12 +184,12 @@ def saddles_of_random_fields(quick: bool) -> dict[str, Any]:
         waves = jax.random.normal(keys[0], (100, n))
         phases = jax.random.uniform(keys[1], (100,), maxval=2 * jnp.pi)
         starts = jax.random.normal(keys[2], (num_starts, n))
-        kinds = jax.vmap(kind, (None, None, 0))(waves, phases, starts)
+        kinds = jax.lax.map(lambda start: kind(waves, phases, start), starts)
         stationary = kinds <= cs231n_optax.PointKind.MAXIMUM
         return jnp.sum(kinds == cs231n_optax.PointKind.SADDLE) / jnp.sum(stationary)
 
     keys = jax.random.split(jax.random.key(2), num_fields)
-    shares = [jax.jit(jax.vmap(lambda key, n=n: share(n, key)))(keys) for n in sizes.tolist()]
+    shares = [for_each(partial(share, n), keys) for n in sizes.tolist()]
     return {"size": sizes, "share": np.stack(shares, axis=1)}
 
 

@@ -84,7 +84,7 @@ def compute() -> Data:
 
 
 def rejections(points: np.ndarray, accepted: np.ndarray) -> np.ndarray:
-    """For each rejected trial three rows: the point that the method went back to, the trial, NaN."""
+    """For each rejected trial three rows: the point that it came from, the trial, and NaN."""
     trials = np.flatnonzero(~accepted)
     kept = np.flatnonzero(accepted)
     anchors = kept[np.searchsorted(kept, trials) - 1]
