@@ -28,7 +28,7 @@ from cs231n_optax.lecture.claims.claim import (
     mean,
     slope,
 )
-from cs231n_optax.lecture.claims.experiment import for_each
+from cs231n_optax.lecture.claims.experiment import for_each_pair
 from cs231n_optax.problems import landscapes, regressions
 
 
@@ -49,15 +49,13 @@ CASES = (
 )
 
 
-def problems() -> list[tuple[landscapes.Landscape, float]]:
-    """The functions of the cases, and the standard deviation of the starts."""
-    logistic = regressions.logistic_regression(1e-2)
+def problems() -> list[tuple[landscapes.Landscape, list[float]]]:
+    """The functions of the cases, and the standard deviations of the starts."""
     return [
-        (landscapes.taco_shell(100.0), 2),
-        (logistic, 0.1),
-        (logistic, 2),
-        (landscapes.rosenbrock(2), 2),
-        (landscapes.himmelblau(), 2),
+        (landscapes.taco_shell(100.0), [2]),
+        (regressions.logistic_regression(1e-2), [0.1, 2]),
+        (landscapes.rosenbrock(2), [2]),
+        (landscapes.himmelblau(), [2]),
     ]
 
 
@@ -71,7 +69,7 @@ def newton_successes(quick: bool) -> dict[str, Any]:
     methods = newton_step(), cs231n_optax.newton()
     keys = jax.random.split(jax.random.key(0), 10 if quick else 60)
 
-    def reaches(problem, scale, key):
+    def reaches(problem, key, scale):
         start = scale * jax.random.normal(key, (len(problem.x0),))
         reached = []
         for method in methods:
@@ -81,8 +79,11 @@ def newton_successes(quick: bool) -> dict[str, Any]:
             reached.append(convex & (found.status == cs231n_optax.Status.CONVERGED))
         return jnp.stack(reached)
 
-    found = [for_each(partial(reaches, *problem), keys) for problem in problems()]
-    return {"reached": np.stack(found, axis=1)}
+    found = [
+        for_each_pair(partial(reaches, problem), keys, jnp.array(scales))
+        for problem, scales in problems()
+    ]
+    return {"reached": np.concatenate(found, axis=1)}
 
 
 def always_reaches(numbers: Numbers) -> Verdict:
