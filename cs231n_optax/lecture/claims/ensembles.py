@@ -153,9 +153,8 @@ def gain_figure(numbers: Numbers) -> str:
 
 def by_size(axes: Axes, sizes: np.ndarray) -> None:
     """A logarithmic axis of the numbers of training images."""
-    axes.set(xscale="log", xlabel="training images")
-    axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
-    axes.minorticks_off()
+    picture.log_axis_of(axes, sizes)
+    axes.set(xlabel="training images")
 
 
 def gain_picture(numbers: Numbers) -> Figure:
@@ -368,7 +367,7 @@ def barrier_picture(numbers: Numbers) -> Figure:
     picture.log_axes(right, "y")
     right.set(ylabel="test error, %")
     for axes in (left, right):
-        picture.log_axes(axes, "x")
+        picture.log_axis_of(axes, rates)
         axes.set(xlabel="first rate α₀")
     style.legend(left, loc="upper left")
     style.legend(right, loc="upper left")
@@ -450,7 +449,7 @@ def average_picture(numbers: Numbers) -> Figure:
     for i, label in enumerate(("a constant rate", "a rate that falls to zero")):
         picture.points(axes, numbers["rate"], gains[i], picture.SERIES[i], label)
     picture.target(axes, 0, "the last point")
-    picture.log_axes(axes, "x")
+    picture.log_axis_of(axes, numbers["rate"])
     axes.set_yscale("symlog", linthresh=1)
     axes.set(xlabel="learning rate α", ylabel="points gained by the average")
     axes.set_yticks([-10, -1, -0.5, 0, 0.5, 1, 10], ["-10", "-1", "-½", "0", "½", "1", "10"])

@@ -342,9 +342,8 @@ def transfer_picture(numbers: Numbers) -> Figure:
     labels = {"lbfgs": "L-BFGS", "adam": "Adam, best rate", "momentum": "momentum, best rate"}
     for i, (name, label) in enumerate(labels.items()):
         curves(axes, numbers["evals"], numbers["loss"][:, i], name, label)
-    picture.log_axes(axes)
-    axes.set_xticks(numbers["evals"], [f"{evals:g}" for evals in numbers["evals"]])
-    axes.minorticks_off()
+    picture.log_axes(axes, "y")
+    picture.log_axis_of(axes, numbers["evals"])
     axes.set(xlabel="evaluations", ylabel="least loss so far")
     style.legend(axes, loc="upper right")
     return figure

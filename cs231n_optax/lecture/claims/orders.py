@@ -63,7 +63,7 @@ def newton_successes(quick: bool) -> dict[str, Any]:
     """Newton's method from random starts, with the whole step and in a trust region.
 
     A start is normal, with a standard deviation of 2 in each coordinate, or of 0.1 near 0. Counted:
-    the runs that end at a minimum, with no negative eigenvalue of the Hessian, within 60
+    the runs that end at a minimum, with no negative eigenvalue of the Hessian, within 100
     evaluations.
     """
     methods = newton_step(), cs231n_optax.newton()
@@ -73,7 +73,7 @@ def newton_successes(quick: bool) -> dict[str, Any]:
         start = scale * jax.random.normal(key, (len(problem.x0),))
         reached = []
         for method in methods:
-            found = cs231n_optax.minimize(problem.fun, start, method, max_evals=60)
+            found = cs231n_optax.minimize(problem.fun, start, method, max_evals=100)
             hessian = cs231n_optax.hessian_matrix(problem.fun, found.params)
             convex = jnp.linalg.eigvalsh(hessian)[0] >= -1e-4
             reached.append(convex & (found.status == cs231n_optax.Status.CONVERGED))
@@ -103,7 +103,7 @@ def newton_picture(numbers: Numbers) -> Figure:
     figure, axes = picture.new_picture()
     shares, rows = mean(numbers["reached"]), np.arange(len(CASES))
     for i, (label, color) in enumerate(
-        [("whole steps", style.BLUE), ("in a trust region", style.ORANGE)]
+        [("whole steps", style.BLUE), ("in a trust region", style.VERMILION)]
     ):
         place, bar = rows + 0.4 * i - 0.2, shares[:, i]
         axes.barh(place, bar.value, 0.36, xerr=bar.error, color=color, capsize=3, label=label)
@@ -173,7 +173,7 @@ def one_step_picture(numbers: Numbers) -> Figure:
     """The part over κ."""
     figure, axes = picture.new_picture()
     left = mean(numbers["left"])
-    picture.points(axes, numbers["kappa"], left, picture.SERIES[0], "after one step")
+    picture.points(axes, numbers["kappa"], left, style.METHOD_STYLES["newton"], "after one step")
     picture.target(axes, 0.01, "a hundredth of the distance")
     axes.set(xscale="log", yscale="log")
     axes.set(xlabel="condition number κ", ylabel="part of the distance left")
@@ -279,18 +279,17 @@ def cost_figure(numbers: Numbers, what: str) -> str:
     return f"{name} ∝ N^p with p = {fit} {span}, where it is {last} {unit}"
 
 
-def cost_picture(numbers: Numbers, method: str, exponent: int, what: str) -> Figure:
+def cost_picture(numbers: Numbers, method: str, label: str, exponent: int, what: str) -> Figure:
     """The cost over N, with a line of the claimed slope through the largest."""
     figure, axes = picture.new_picture()
     sizes, cost = numbers["size"], mean(numbers["cost"])
-    picture.points(axes, sizes, cost, style.METHOD_STYLES[method], method)
+    picture.points(axes, sizes, cost, style.METHOD_STYLES[method], label)
     claimed = cost.value[-1] * (sizes / sizes[-1]) ** exponent
-    label = f"∝ N{'²' if exponent == 2 else '³'}"
-    axes.plot(sizes, claimed, color="black", linestyle=":", linewidth=1, label=label)
-    picture.log_axes(axes)
+    law = f"∝ N{'²' if exponent == 2 else '³'}"
+    axes.plot(sizes, claimed, color="black", linestyle=":", linewidth=1, label=law)
+    picture.log_axes(axes, "y")
+    picture.log_axis_of(axes, sizes)
     axes.set(xlabel="parameters N", ylabel=what)
-    axes.set_xticks(sizes, [f"{n:g}" for n in sizes])
-    axes.set_xticks([], minor=True)
     style.legend(axes, loc="upper left")
     return figure
 
@@ -315,7 +314,7 @@ NEWTON_MEMORY = Claim(
     experiment=newton_bytes,
     verdict=quadratic_memory,
     figure=lambda numbers: cost_figure(numbers, "memory, MiB"),
-    draw=lambda numbers: cost_picture(numbers, "newton", 2, "memory, MiB"),
+    draw=lambda numbers: cost_picture(numbers, "newton", "Newton", 2, "memory, MiB"),
 )
 
 
@@ -341,7 +340,7 @@ NEWTON_TIME = Claim(
     experiment=newton_seconds,
     verdict=cubic_time,
     figure=lambda numbers: cost_figure(numbers, "time, ms"),
-    draw=lambda numbers: cost_picture(numbers, "newton", 3, "time, ms"),
+    draw=lambda numbers: cost_picture(numbers, "newton", "Newton", 3, "time, ms"),
 )
 
 
@@ -368,7 +367,7 @@ BFGS_TIME = Claim(
     experiment=bfgs_seconds,
     verdict=quadratic_time,
     figure=lambda numbers: cost_figure(numbers, "time, ms"),
-    draw=lambda numbers: cost_picture(numbers, "bfgs", 2, "time, ms"),
+    draw=lambda numbers: cost_picture(numbers, "bfgs", "BFGS", 2, "time, ms"),
 )
 
 # L-BFGS: O(m N).

@@ -98,15 +98,16 @@ def exponent_figure(numbers: Numbers) -> str:
     return f"evaluations ∝ κ^p with p = {fit}"
 
 
-def evaluations_picture(numbers: Numbers, method: str, exponent: float) -> Figure:
+def evaluations_picture(numbers: Numbers, method: str, label: str, exponent: float) -> Figure:
     """Evaluations over κ, with a line of the claimed slope."""
     figure, axes = picture.new_picture()
     kappas, evals = numbers["kappa"], mean(numbers["evals"])
-    picture.points(axes, kappas, evals, style.METHOD_STYLES[method], method)
+    picture.points(axes, kappas, evals, style.METHOD_STYLES[method], label)
     claimed = evals.value[-1] * (kappas / kappas[-1]) ** exponent
-    label = "∝ κ" if exponent == 1 else "∝ √κ"
-    axes.plot(kappas, claimed, color="0.5", linestyle="--", linewidth=1, label=label)
-    picture.log_axes(axes)
+    law = "∝ κ" if exponent == 1 else "∝ √κ"
+    axes.plot(kappas, claimed, color="0.5", linestyle="--", linewidth=1, label=law)
+    picture.log_axes(axes, "y")
+    picture.log_axis_of(axes, kappas)
     axes.set(xlabel="condition number κ", ylabel="evaluations")
     style.legend(axes, loc="upper left")
     return figure
@@ -119,7 +120,7 @@ CONDITION_NUMBER_OF_SGD = Claim(
     experiment=sgd_evaluations,
     verdict=proportional,
     figure=exponent_figure,
-    draw=lambda numbers: evaluations_picture(numbers, "sgd", 1),
+    draw=lambda numbers: evaluations_picture(numbers, "sgd", "SGD", 1),
 )
 CONDITION_NUMBER_OF_MOMENTUM = Claim(
     name="momentum-condition-number",
@@ -128,7 +129,7 @@ CONDITION_NUMBER_OF_MOMENTUM = Claim(
     experiment=momentum_evaluations,
     verdict=root_proportional,
     figure=exponent_figure,
-    draw=lambda numbers: evaluations_picture(numbers, "momentum", 0.5),
+    draw=lambda numbers: evaluations_picture(numbers, "momentum", "momentum", 0.5),
 )
 
 
@@ -275,7 +276,8 @@ def growth_picture(numbers: Numbers) -> Figure:
     kappas = mean(numbers["kappa"])
     for i, (name, line) in enumerate(zip(SETTINGS.values(), picture.SERIES, strict=False)):
         picture.points(axes, numbers["size"], kappas[:, i], line, name)
-    picture.log_axes(axes)
+    picture.log_axes(axes, "y")
+    picture.log_axis_of(axes, numbers["size"])
     axes.set(xlabel="dimension n", ylabel="condition number κ")
     style.legend(axes, loc="center right")
     return figure

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import cs231n_optax
+from cs231n_optax.lecture import style
 from cs231n_optax.lecture.claims import picture
 from cs231n_optax.lecture.claims.claim import (
     Answer,
@@ -76,7 +77,7 @@ def stays_figure(numbers: Numbers) -> str:
 def stays_picture(numbers: Numbers) -> Figure:
     """The share over the noise."""
     figure, axes = picture.new_picture()
-    picture.points(axes, numbers["sigma"], mean(numbers["stayed"]), picture.SERIES[0])
+    picture.points(axes, numbers["sigma"], mean(numbers["stayed"]), style.METHOD_STYLES["sgd"])
     axes.set(xlabel="standard deviation σ of the gradient", ylabel="share that stays")
     axes.set_ylim(-0.05, 1.05)
     return figure
@@ -136,7 +137,7 @@ def leaving_picture(numbers: Numbers) -> Figure:
     """The steps over the distance."""
     figure, axes = picture.new_picture()
     names = [f"{distance:g}" for distance in numbers["distance"]]
-    picture.bars(axes, names, mean(numbers["steps"]))
+    picture.bars(axes, names, mean(numbers["steps"]), "0.35")
     axes.set(xlabel="steps until SGD leaves, at most 1000", ylabel="distance from the ridge")
     return figure
 

@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from matplotlib.figure import Figure
 
 import cs231n_optax
+from cs231n_optax.lecture import style
 from cs231n_optax.lecture.claims import picture
 from cs231n_optax.lecture.claims.claim import (
     Claim,
@@ -91,7 +92,7 @@ def bias_picture(numbers: Numbers) -> Figure:
         label="mean ± standard error",
     )
     axes.set(xlabel="squared bias / ‖G‖²", ylabel="repeats")
-    picture.style.legend(axes, loc="upper right")
+    style.legend(axes, loc="upper left")
     return figure
 
 
@@ -165,9 +166,10 @@ def variance_picture(numbers: Numbers) -> Figure:
     picture.points(axes, sizes, mean(numbers["variance"]), picture.SERIES[0], "measured")
     label = "tr Σ / B, by gradient_noise"
     axes.plot(sizes, trace / sizes, color="0.5", linestyle="--", linewidth=1, label=label)
-    picture.log_axes(axes)
+    picture.log_axes(axes, "y")
+    picture.log_axis_of(axes, sizes)
     axes.set(xlabel="batch size B", ylabel="variance of the gradient")
-    picture.style.legend(axes, loc="lower left")
+    style.legend(axes, loc="lower left")
     return figure
 
 
@@ -242,11 +244,13 @@ def detour_figure(numbers: Numbers) -> str:
 def detour_picture(numbers: Numbers) -> Figure:
     """The detour over the batch size."""
     figure, axes = picture.new_picture()
-    picture.points(axes, numbers["size"], mean(numbers["detour"]), picture.SERIES[0], "SGD")
+    sgd = style.METHOD_STYLES["sgd"]
+    picture.points(axes, numbers["size"], mean(numbers["detour"]), sgd, "SGD")
     picture.target(axes, mean(numbers["full"]).value, "all 1437 examples")
-    picture.log_axes(axes)
+    picture.log_axes(axes, "y")
+    picture.log_axis_of(axes, numbers["size"])
     axes.set(xlabel="batch size B", ylabel="path / distance")
-    picture.style.legend(axes, loc="upper right")
+    style.legend(axes, loc="upper right")
     return figure
 
 
@@ -322,7 +326,7 @@ def targets_picture(numbers: Numbers) -> Figure:
     picture.target(axes, MOST_STEPS, "the most steps")
     axes.set(xlabel="loss above the minimum", ylabel="steps")
     axes.invert_xaxis()
-    picture.style.legend(axes, loc="upper left")
+    style.legend(axes, loc="lower right")
     return figure
 
 
