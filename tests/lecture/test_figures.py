@@ -215,6 +215,15 @@ def test_unit_tests(monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_rejected_trial_is_joined_to_the_point_before_it():
+    points = np.arange(10.0).reshape(5, 2)
+    rows = race.rejections(points, np.array([True, False, False, True, False]))
+    nan = [np.nan, np.nan]
+    expected = [points[0], points[1], nan, points[0], points[2], nan, points[3], points[4], nan]
+    np.testing.assert_array_equal(rows, expected)
+    assert race.rejections(points, np.full(5, True)).shape == (0, 2)
+
+
 def test_race():
     """L-BFGS and Newton are at the minimum of every course after 60 evaluations."""
     data = race.compute()
