@@ -134,11 +134,12 @@ sys.exit(cli.main())
             "interrupted; not finished: sgd-saddle; the same command goes on",
         ),
     ],
+    ids=["figures", "claims"],
 )
 def test_ctrl_c_in_a_process_of_its_own(arguments, first, second, message, tmp_path):
     arguments = [*arguments, "--quiet", "--out", str(tmp_path)]
     command = [sys.executable, "-c", CTRL_C, *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
     expected = 130, "", f"cs231n-optax: {message}\n"
     assert (ended.returncode, ended.stdout, ended.stderr) == expected
     assert not (tmp_path / second).exists()

@@ -214,7 +214,6 @@ def test_unit_tests(monkeypatch):
     assert np.all(left[0, bowl, 1:] >= left[0, bowl, 0])
 
 
-@pytest.mark.slow
 def test_a_rejected_trial_is_joined_to_the_point_before_it():
     points = np.arange(10.0).reshape(5, 2)
     rows = race.rejections(points, np.array([True, False, False, True, False]))
@@ -224,6 +223,7 @@ def test_a_rejected_trial_is_joined_to_the_point_before_it():
     assert race.rejections(points, np.full(5, True)).shape == (0, 2)
 
 
+@pytest.mark.slow
 def test_race():
     """L-BFGS and Newton are at the minimum of every course after 60 evaluations."""
     data = race.compute()
@@ -247,5 +247,6 @@ def test_drawing():
     figure.canvas.draw()
     for axes in figure.axes:
         box = axes.get_tightbbox()
+        assert box is not None
         assert box.x0 >= 0
         assert box.x1 <= 1200

@@ -146,6 +146,7 @@ def distances_after_one_step(quick: bool) -> dict[str, Any]:
             return jnp.sum(kappa**exponents * (vectors.T @ (x - minimum)) ** 2) / 2
 
         tx = newton_step()
+        step: Any
         step, _ = tx.update(jax.grad(quadratic)(start), tx.init(start), start, value_fn=quadratic)
         return jnp.linalg.norm(start + step - minimum) / jnp.linalg.norm(start - minimum)
 

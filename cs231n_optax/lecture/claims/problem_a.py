@@ -251,7 +251,7 @@ def condition_numbers(quick: bool) -> dict[str, Any]:
         pixels = jax.random.choice(key, images, (MOST_INPUTS,), replace=False, axis=1)
         inputs = jnp.stack([random, random, pixels])
         examples = jnp.array([256, 8 * n, MOST_EXAMPLES])
-        return jax.lax.map(lambda setting: kappa(*setting, n), (inputs, examples))
+        return jax.lax.map(lambda setting: kappa(setting[0], setting[1], n), (inputs, examples))
 
     keys = jax.random.split(jax.random.key(2), 5 if quick else 20)
     return {"size": sizes, "kappa": for_each_pair(run, keys, sizes)}
