@@ -22,13 +22,13 @@ from cs231n_optax.lecture.claims.claim import (
     is_below,
     mean,
 )
-from cs231n_optax.lecture.claims.experiment import for_each, training_set
-from cs231n_optax.lecture.claims.learning_rate import (
+from cs231n_optax.lecture.claims.experiment import (
     L2,
-    MODELS,
-    REGRESSION,
+    for_each,
     lowest_regression_loss,
+    training_set,
 )
+from cs231n_optax.lecture.claims.learning_rate import MODELS, REGRESSION
 
 RATES = np.array([0.003, 0.01, 0.03, 0.1, 0.3, 1.0])
 ROUNDING = 1e-6

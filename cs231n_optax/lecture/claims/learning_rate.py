@@ -1,6 +1,5 @@
 """Lecture 7-1-8: the learning rate, and its decay."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,10 +22,16 @@ from cs231n_optax.lecture.claims.claim import (
     mean,
     ratio,
 )
-from cs231n_optax.lecture.claims.experiment import for_each, for_each_pair, training_set
+from cs231n_optax.lecture.claims.experiment import (
+    L2,
+    for_each,
+    for_each_pair,
+    lowest_regression_loss,
+    training_set,
+)
 from cs231n_optax.problems import networks
 
-BATCH_SIZE, EPOCH, L2 = 32, 44, 1e-2
+BATCH_SIZE, EPOCH = 32, 44
 PERCEPTRON = networks.mlp((8, 8, 1), 10, hidden=(16,))
 REGRESSION = networks.softmax_regression((8, 8, 1), 10)
 
@@ -222,16 +227,6 @@ def losses_of_decays(quick: bool) -> dict[str, Any]:
     keys = jax.random.split(jax.random.key(1), NUM_TUNING + (4 if quick else 12))
     minima = np.array([lowest_regression_loss(), 0])[:, None]
     return {"loss": np.stack([measure(model) for model in MODELS.values()], axis=1) - minima}
-
-
-@functools.cache
-def lowest_regression_loss() -> float:
-    """The minimum of the convex loss, by L-BFGS."""
-    start, data = REGRESSION.init(jax.random.key(0)), training_set()
-    found = cs231n_optax.minimize(
-        lambda params: regression_loss(params, data), start, cs231n_optax.lbfgs()
-    )
-    return float(found.value)
 
 
 def relative_losses(numbers: Numbers) -> Any:

@@ -24,8 +24,13 @@ from cs231n_optax.lecture.claims.claim import (
     ratio,
     slope,
 )
-from cs231n_optax.lecture.claims.experiment import for_each, training_set
-from cs231n_optax.problems import networks, regressions
+from cs231n_optax.lecture.claims.experiment import (
+    L2,
+    for_each,
+    lowest_regression_loss,
+    training_set,
+)
+from cs231n_optax.problems import networks
 
 NET = networks.mlp((8, 8, 1), 10, hidden=(16,))
 
@@ -185,8 +190,6 @@ VARIANCE = Claim(
 
 # The noise makes SGD meander, and slow.
 
-L2 = 1e-2
-
 
 def regression_loss(theta: jax.Array, batch: Any) -> jax.Array:
     """Softmax regression with an L2 penalty, as `regressions.softmax_regression`."""
@@ -275,8 +278,7 @@ def steps_to_targets(quick: bool) -> dict[str, Any]:
     after 4000 steps counts as 4000, which is too few.
     """
     targets, data = np.array([1e-4, 3e-4, 1e-3, 1e-2, 0.1]), training_set()
-    problem = regressions.softmax_regression(L2)
-    lowest = cs231n_optax.minimize(problem.fun, problem.x0, cs231n_optax.lbfgs()).value
+    lowest = lowest_regression_loss()
 
     def run(size, key):
         history = descend_by_batches(
