@@ -309,7 +309,7 @@ def targets_figure(numbers: Numbers) -> str:
     examples = ratio(32 / 1437 * numbers["batch"], numbers["full"])
     late = np.any(numbers["batch"] >= MOST_STEPS, axis=0)
     each = [
-        f"{'at least ' * late[i]}{steps[i]} to {numbers['target'][i]:g} above the minimum "
+        f"{'at least ' if late[i] else ''}{steps[i]} to {numbers['target'][i]:g} above the minimum "
         f"({examples[i]} of the examples)"
         for i in (-1, 0)
     ]
