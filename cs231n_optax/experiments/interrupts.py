@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, NoReturn
 
 from cs231n_optax.experiments.errors import PROGRAM
@@ -91,6 +92,17 @@ def suppressed() -> Iterator[None]:
     except BaseException as error:
         if not (_received or isinstance(error, KeyboardInterrupt)):
             raise
+
+
+def promptly(function: Callable[..., Any], *args: Any) -> Any:
+    """Call in another thread, so that a signal interrupts the wait at once.
+
+    Python handles no signal in a thread in which JAX runs a compiled program.
+    """
+    future = ThreadPoolExecutor(1).submit(function, *args)
+    while not future.done():
+        wait([future], timeout=0.5)
+    return future.result()
 
 
 def received() -> bool:

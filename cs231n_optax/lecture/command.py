@@ -61,7 +61,7 @@ def figures(
         show = interrupts.checking(bar.show_or_print)
         for name in chosen:
             show(len(finished), name)
-            written += _make(name, out, picture_format)
+            written += interrupts.promptly(_make, name, out, picture_format)
             finished.append(name)
         show(len(chosen), "done")
     if not finished:

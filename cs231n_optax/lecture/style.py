@@ -60,8 +60,9 @@ def plain(axes: Axes) -> None:
 
 
 def legend(axes: Axes, **options: Any) -> None:
-    """A legend without a frame."""
-    axes.legend(fontsize=FONT_SIZE - 1, frameon=False, **options)
+    """A legend on a pale ground, so that it can be read over contours."""
+    pale = {"facecolor": "white", "edgecolor": "none", "framealpha": 0.8}
+    axes.legend(fontsize=FONT_SIZE - 1, **(pale | options))
 
 
 def grid_values(fun: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -77,7 +77,7 @@ class TestLearningRate:
 
 class TestOrders:
     def test_newton(self):
-        rows = [[1, 1]] * 4, [[1, 1], [0.2, 1], [1, 1], [0, 1]], [[0.2, 1]] * 4
+        rows = [[1, 1]] * 5, [[1, 1], [0.2, 1], [0.2, 1], [1, 1], [0, 1]], [[0.2, 1]] * 5
         cases = ({"reached": samples(row)} for row in rows)
         assert answers(orders.always_reaches, *cases) == ALL
 

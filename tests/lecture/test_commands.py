@@ -1,5 +1,7 @@
 """The commands ``figures`` and ``claims``: files, choices, interruptions."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -92,3 +94,57 @@ def test_claims_by_name(tmp_path, capsys):
     assert not out.exists()
     assert main(["claims", "sgd-saddle", "--quick", "--quiet", "--out", str(out)]) == 0
     assert {"claims.json", "claims.md"} <= set(files(out))
+
+
+# The second figure and the second claim never end; a signal comes while JAX computes.
+CTRL_C = """
+import os, signal, sys, threading
+import jax
+from cs231n_optax import cli
+from cs231n_optax.lecture import command
+from cs231n_optax.lecture.claims import run
+
+def endless(*_):
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    loop = jax.jit(lambda: jax.lax.while_loop(lambda x: x > 0, lambda x: x / 2 + 1, 1.0))
+    return {"x": loop()}
+
+command.FIGURES["zigzag"].compute = endless
+run.CLAIMS = tuple(
+    claim._replace(experiment=endless) if claim.name == "sgd-saddle" else claim
+    for claim in run.CLAIMS
+)
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "first", "second", "message"),
+    [
+        (
+            ["figures", "sgd-movement", "zigzag"],
+            "sgd-movement.png",
+            "zigzag.png",
+            "interrupted; 1 of 2 figures are written",
+        ),
+        (
+            ["claims", "sgd-jitter", "sgd-saddle", "--quick"],
+            "results/sgd-jitter.json",
+            "results/sgd-saddle.json",
+            "interrupted; not finished: sgd-saddle; the same command goes on",
+        ),
+    ],
+    ids=["figures", "claims"],
+)
+def test_ctrl_c_in_a_process_of_its_own(arguments, first, second, message, tmp_path):
+    arguments = [*arguments, "--quiet", "--out", str(tmp_path)]
+    command = [sys.executable, "-c", CTRL_C, *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    expected = 130, "", f"cs231n-optax: {message}\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == expected
+    assert not (tmp_path / second).exists()
+    kept = (tmp_path / first).read_bytes()
+
+    assert main(arguments) == 0
+    assert (tmp_path / first).read_bytes() == kept
+    assert (tmp_path / second).exists()

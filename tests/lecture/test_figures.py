@@ -8,7 +8,7 @@ pytest.importorskip("matplotlib", reason="figures need matplotlib")
 
 from matplotlib.figure import Figure
 
-from cs231n_optax.lecture import catalog, style
+from cs231n_optax.lecture import catalog, step_vectors, style
 from cs231n_optax.lecture.figures import (
     basins,
     cosine_cycles,
@@ -86,9 +86,9 @@ def test_velocity_and_gradient_make_the_step(figure):
     """By NumPy, from the rules of the lecture."""
     data = figure.compute()
     np.testing.assert_allclose(data.velocity + data.gradient, data.step, rtol=1e-12)
-    x, v = np.array(momentum_vectors.START), np.zeros(2)
-    a, rho, h = momentum_vectors.RATE, momentum_vectors.RHO, np.array([1, momentum_vectors.KAPPA])
-    for _ in range(momentum_vectors.STEP):
+    x, v = np.array(step_vectors.START), np.zeros(2)
+    a, rho, h = step_vectors.RATE, step_vectors.RHO, np.array([1, step_vectors.KAPPA])
+    for _ in range(step_vectors.STEP):
         if figure is momentum_vectors:
             v = rho * v + h * x
             x = x - a * v
@@ -98,6 +98,9 @@ def test_velocity_and_gradient_make_the_step(figure):
     np.testing.assert_allclose(data.x, x, rtol=1e-12)
     velocity = -a * rho * v if figure is momentum_vectors else rho * v
     np.testing.assert_allclose(data.velocity, velocity, rtol=1e-12)
+    ahead = x if figure is momentum_vectors else x + rho * v
+    np.testing.assert_allclose(data.ahead, ahead, rtol=1e-12)
+    np.testing.assert_allclose(data.gradient, -a * h * ahead, rtol=1e-12)
 
 
 def test_models_touch_the_function():
@@ -211,6 +214,15 @@ def test_unit_tests(monkeypatch):
     assert np.all(left[0, bowl, 1:] >= left[0, bowl, 0])
 
 
+def test_a_rejected_trial_is_joined_to_the_point_before_it():
+    points = np.arange(10.0).reshape(5, 2)
+    rows = race.rejections(points, np.array([True, False, False, True, False]))
+    nan = [np.nan, np.nan]
+    expected = [points[0], points[1], nan, points[0], points[2], nan, points[3], points[4], nan]
+    np.testing.assert_array_equal(rows, expected)
+    assert race.rejections(points, np.full(5, True)).shape == (0, 2)
+
+
 @pytest.mark.slow
 def test_race():
     """L-BFGS and Newton are at the minimum of every course after 60 evaluations."""
@@ -235,5 +247,6 @@ def test_drawing():
     figure.canvas.draw()
     for axes in figure.axes:
         box = axes.get_tightbbox()
+        assert box is not None
         assert box.x0 >= 0
         assert box.x1 <= 1200

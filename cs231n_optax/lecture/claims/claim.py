@@ -148,7 +148,7 @@ def by_value(name: str, values: Any, holds: Iterable[Any]) -> Verdict:
     """The same for the ascending values of one quantity: an upper or a lower bound if it is one."""
     holds = [bool(each) for each in holds]
     met = [f"{value:g}" for value, each in zip(values, holds, strict=True) if each]
-    count, tried = len(met), f" (tried: {values[0]:g} to {values[-1]:g})"
+    count, tried = len(met), f" (tried: {', '.join(f'{value:g}' for value in values)})"
     if len(set(holds)) == 1:
         return by_case(met, holds)
     if all(holds[:count]):

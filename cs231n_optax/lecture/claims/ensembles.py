@@ -23,7 +23,7 @@ from cs231n_optax.lecture.claims.claim import (
     mean,
     ratio,
 )
-from cs231n_optax.lecture.claims.learning_rate import for_each
+from cs231n_optax.lecture.claims.experiment import for_each
 from cs231n_optax.problems import datasets, networks
 
 MEMBERS, BATCH_SIZE = 5, 25
@@ -126,7 +126,7 @@ def gains_of_models(quick: bool) -> dict[str, Any]:
         alone = jnp.mean(errors_of_each(members, data.test))
         return jnp.stack([alone, error(members, data.test)])
 
-    return {"size": SIZES, "error": for_each_size(run, repeats(0, 16 if quick else 30))}
+    return {"size": SIZES, "error": for_each_size(run, repeats(0, 8 if quick else 30))}
 
 
 def gain(numbers: Numbers) -> Any:
@@ -136,7 +136,9 @@ def gain(numbers: Numbers) -> Any:
 
 def two_points(numbers: Numbers) -> Verdict:
     """Holds for the numbers of training images at which the gain is within one point of 2."""
-    return by_value("the training images are", numbers["size"], is_within(gain(numbers), 2, 1))
+    return by_value(
+        "the number of training images", numbers["size"], is_within(gain(numbers), 2, 1)
+    )
 
 
 def gain_figure(numbers: Numbers) -> str:
@@ -151,9 +153,8 @@ def gain_figure(numbers: Numbers) -> str:
 
 def by_size(axes: Axes, sizes: np.ndarray) -> None:
     """A logarithmic axis of the numbers of training images."""
-    axes.set(xscale="log", xlabel="training images")
-    axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
-    axes.minorticks_off()
+    picture.log_axis_of(axes, sizes)
+    axes.set(xlabel="training images")
 
 
 def gain_picture(numbers: Numbers) -> Figure:
@@ -192,28 +193,28 @@ def errors_of_snapshots(quick: bool) -> dict[str, Any]:
     seeds; measured with other seeds on the test images. Five independent models at five times the
     cost, with the rate of the single one, are the comparison. With `--quick`, 500 steps.
     """
-    steps, keys = 500 if quick else 1000, repeats(1, 6 if quick else 30)
+    steps, keys = 500 if quick else 1000, repeats(1, 4 if quick else 30)
     keys = jnp.concatenate([repeats(2, NUM_TUNING), keys])
 
     def run(size, key):
         data = split(size)
 
-        def copies(cycles, rate, member):
+        def copies(rate, cycles, member):
             start, order = jax.random.split(jax.random.fold_in(key, member))
             return snapshots_of_run(data, start, order, rate, steps, cycles)
 
         def both(members):
             return jnp.stack([error(members, data.validation), error(members, data.test)])
 
-        # Lanes: the five independent models and then the cyclic run, for each rate.
+        # Rows: the five independent models and then the cyclic run, for each rate.
         cycles = jnp.array([1] * MEMBERS + [MEMBERS])
         member = jnp.array([*range(MEMBERS), 0])
 
         def of_rate(rate):
-            lanes = jax.vmap(copies, (0, None, 0))(cycles, rate, member)
-            ends = jax.tree.map(lambda leaf: leaf[:MEMBERS, -1], lanes)
+            rows = jax.lax.map(lambda row: copies(rate, *row), (cycles, member))
+            ends = jax.tree.map(lambda leaf: leaf[:MEMBERS, -1], rows)
             first = jax.tree.map(lambda leaf: leaf[:1], ends)
-            cyclic = jax.tree.map(lambda leaf: leaf[-1], lanes)
+            cyclic = jax.tree.map(lambda leaf: leaf[-1], rows)
             return jnp.stack([both(first), both(cyclic), both(ends)])
 
         return jax.lax.map(of_rate, jnp.asarray(RATES))
@@ -231,7 +232,9 @@ def snapshot_gain(numbers: Numbers) -> Any:
 
 def snapshots_gain(numbers: Numbers) -> Verdict:
     """Holds for the numbers of training images at which the gain on the single model is above 0."""
-    return by_value("the training images are", numbers["size"], is_above(snapshot_gain(numbers), 0))
+    return by_value(
+        "the number of training images", numbers["size"], is_above(snapshot_gain(numbers), 0)
+    )
 
 
 def snapshot_figure(numbers: Numbers) -> str:
@@ -294,10 +297,11 @@ def barriers_between_snapshots(quick: bool) -> dict[str, Any]:
             return jnp.max(losses) - jnp.maximum(losses[0], losses[-1])
 
         def of_rate(rate):
-            # Lanes: one cycle from two starts, and five cycles from the first.
-            copies = jax.vmap(
-                lambda start, cycles: snapshots_of_run(data, start, order, rate, steps, cycles)
-            )(jnp.stack([start, other_start, start]), jnp.array([1, 1, MEMBERS]))
+            # Rows: one cycle from two starts, and five cycles from the first.
+            copies = jax.lax.map(
+                lambda row: snapshots_of_run(data, row[0], order, rate, steps, row[1]),
+                (jnp.stack([start, other_start, start]), jnp.array([1, 1, MEMBERS])),
+            )
             single, other = (jax.tree.map(lambda leaf, i=i: leaf[i, -1], copies) for i in range(2))
             before, after, cyclic = (
                 jax.tree.map(lambda leaf, part=part: leaf[2, part], copies)
@@ -314,7 +318,7 @@ def barriers_between_snapshots(quick: bool) -> dict[str, Any]:
 
         return jax.lax.map(of_rate, jnp.asarray(RATES))
 
-    found = for_each(run, repeats(3, 12 if quick else 30))
+    found = for_each(run, repeats(3, 6 if quick else 30))
     names = "barrier", "independent", "error", "single"
     return {"rate": RATES} | {name: found[..., i] for i, name in enumerate(names)}
 
@@ -327,7 +331,9 @@ def different_and_good(numbers: Numbers) -> Verdict:
     """
     worse = mean(numbers["error"] - numbers["single"])
     return by_value(
-        "α₀", numbers["rate"], is_above(mean(numbers["barrier"]), 0.1) & is_below(worse, 1)
+        "the first rate α₀",
+        numbers["rate"],
+        is_above(mean(numbers["barrier"]), 0.1) & is_below(worse, 1),
     )
 
 
@@ -361,7 +367,7 @@ def barrier_picture(numbers: Numbers) -> Figure:
     picture.log_axes(right, "y")
     right.set(ylabel="test error, %")
     for axes in (left, right):
-        picture.log_axes(axes, "x")
+        picture.log_axis_of(axes, rates)
         axes.set(xlabel="first rate α₀")
     style.legend(left, loc="upper left")
     style.legend(right, loc="upper left")
@@ -407,10 +413,12 @@ def errors_of_averages(quick: bool) -> dict[str, Any]:
             points = result.params, cs231n_optax.averaged_params(result.state)
             return errors_of_each(jax.tree.map(lambda *x: jnp.stack(x), *points), data.test)
 
-        over_rates = jax.vmap(errors, (None, 0))
-        return jax.vmap(over_rates, (0, None))(jnp.array([False, True]), jnp.asarray(RATES))
+        def of_schedule(falls):
+            return jax.lax.map(lambda rate: errors(falls, rate), jnp.asarray(RATES))
 
-    return {"rate": RATES, "error": for_each(run, repeats(4, 12 if quick else 30))}
+        return jax.lax.map(of_schedule, jnp.array([False, True]))
+
+    return {"rate": RATES, "error": for_each(run, repeats(4, 6 if quick else 30))}
 
 
 def average_gain(numbers: Numbers) -> Any:
@@ -441,7 +449,7 @@ def average_picture(numbers: Numbers) -> Figure:
     for i, label in enumerate(("a constant rate", "a rate that falls to zero")):
         picture.points(axes, numbers["rate"], gains[i], picture.SERIES[i], label)
     picture.target(axes, 0, "the last point")
-    picture.log_axes(axes, "x")
+    picture.log_axis_of(axes, numbers["rate"])
     axes.set_yscale("symlog", linthresh=1)
     axes.set(xlabel="learning rate α", ylabel="points gained by the average")
     axes.set_yticks([-10, -1, -0.5, 0, 0.5, 1, 10], ["-10", "-1", "-½", "0", "½", "1", "10"])
@@ -479,7 +487,7 @@ def errors_over_steps(quick: bool) -> dict[str, Any]:
         history = train(data, start, order, 0.03, 2000, evaluate=evaluate, chunk_size=100).history
         return jnp.stack(history.evaluation)
 
-    found = for_each_size(run, repeats(5, 12 if quick else 30))
+    found = for_each_size(run, repeats(5, 8 if quick else 30))
     return {
         "size": SIZES,
         "step": 100 * np.arange(1, 21),
@@ -504,7 +512,7 @@ def test_error_stalls(numbers: Numbers) -> Verdict:
     """
     losses, points = second_part(numbers)
     return by_value(
-        "the training images are",
+        "the number of training images",
         numbers["size"],
         is_below(losses, 0.5) & is_within(points, 0, 0.5),
     )
@@ -536,7 +544,7 @@ def stall_picture(numbers: Numbers) -> Figure:
 STALLS = Claim(
     name="test-error-stalls",
     section="7-1-11",
-    statement="While the training error still falls, the test error no longer does.",
+    statement="While the training loss still falls, the test error no longer does.",
     experiment=errors_over_steps,
     verdict=test_error_stalls,
     figure=stall_figure,

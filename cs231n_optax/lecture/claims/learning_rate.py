@@ -1,7 +1,6 @@
 """Lecture 7-1-8: the learning rate, and its decay."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,9 +22,16 @@ from cs231n_optax.lecture.claims.claim import (
     mean,
     ratio,
 )
-from cs231n_optax.problems import datasets, networks
+from cs231n_optax.lecture.claims.experiment import (
+    L2,
+    for_each,
+    for_each_pair,
+    lowest_regression_loss,
+    training_set,
+)
+from cs231n_optax.problems import networks
 
-BATCH_SIZE, EPOCH, L2 = 32, 44, 1e-2
+BATCH_SIZE, EPOCH = 32, 44
 PERCEPTRON = networks.mlp((8, 8, 1), 10, hidden=(16,))
 REGRESSION = networks.softmax_regression((8, 8, 1), 10)
 
@@ -54,12 +60,6 @@ MODELS = {
 }
 
 
-def training_set() -> tuple[jax.Array, jax.Array]:
-    """The 1437 training images of the digits, and their labels."""
-    digits = datasets.digits()
-    return jnp.asarray(digits.x_train), jnp.asarray(digits.y_train)
-
-
 def losses_by_epoch(model: Model, learning_rate: Any, key: jax.Array, epochs: int) -> jax.Array:
     """The loss on the whole training set before the first epoch of SGD and after each."""
     start, order = jax.random.split(key)
@@ -78,12 +78,6 @@ def losses_by_epoch(model: Model, learning_rate: Any, key: jax.Array, epochs: in
     return jnp.append(model.loss(params, data), history.evaluation)
 
 
-def for_each(run: Callable[..., Any], *rows: Any) -> Any:
-    """Run one row of the arguments after the other, in one program."""
-    over_rows = jax.jit(lambda *rows: jax.lax.map(lambda row: run(*row), rows))
-    return jax.device_get(over_rows(*rows))
-
-
 # The four regimes.
 
 REGIMES = ("low", "good", "high", "very high")
@@ -98,11 +92,13 @@ def losses_over_rates(quick: bool) -> dict[str, Any]:
     """
     rates, epochs = 10 ** np.arange(-2.5, 2.1, 0.25), 10 if quick else 30
 
-    def run(model, key):
-        return jax.vmap(lambda rate: losses_by_epoch(model, rate, key, epochs))(rates)
+    def measure(model):
+        return for_each_pair(
+            lambda key, rate: losses_by_epoch(model, rate, key, epochs), keys, rates
+        )
 
     keys = jax.random.split(jax.random.key(0), 4 if quick else 20)
-    loss = np.stack([for_each(partial(run, model), keys) for model in MODELS.values()], axis=1)
+    loss = np.stack([measure(model) for model in MODELS.values()], axis=1)
     return {"rate": rates, "first": loss[..., 0], "early": loss[..., 1], "late": loss[..., -1]}
 
 
@@ -113,14 +109,15 @@ def rates_of_regimes(numbers: Numbers) -> list[list[np.ndarray]]:
         first, early, late = (numbers[name][:, i] for name in ("first", "early", "late"))
         good = int(np.nanargmin(mean(late).value))
         more_early, more_late = (mean(x - x[:, [good]]) for x in (early, late))
-        lower = np.arange(len(numbers["rate"])) < good
+        rate = numbers["rate"]
+        lower = rate < rate[good]
         regimes = (
             lower & is_above(more_early, 0) & is_above(more_late, 0),
-            ~lower & ~is_above(more_late, 0) & is_below(mean(late - first), 0),
+            rate == rate[good],
             ~lower & is_below(more_early, 0) & is_above(more_late, 0),
             ~lower & is_above(mean(~(late < first)), 0.5),
         )
-        found.append([numbers["rate"][regime] for regime in regimes])
+        found.append([rate[regime] for regime in regimes])
     return found
 
 
@@ -142,7 +139,9 @@ def regimes_figure(numbers: Numbers) -> str:
     for i, (name, rates) in enumerate(zip(MODELS, rates_of_regimes(numbers), strict=True)):
         late = mean(numbers["late"][:, i])[int(np.nanargmin(mean(numbers["late"][:, i]).value))]
         spans = (
-            f"{regime} {f'{span[0]:.2g} to {span[-1]:.2g}' if len(span) else 'none'}"
+            f"{regime} {' to '.join(f'{x:.2g}' for x in dict.fromkeys(span[[0, -1]]))}"
+            if len(span)
+            else f"{regime} none"
             for regime, span in zip(REGIMES, rates, strict=True)
         )
         parts.append(f"{name}: {', '.join(spans)}; least loss {late}")
@@ -204,40 +203,30 @@ def losses_of_decays(quick: bool) -> dict[str, Any]:
     For the constant rate 24 values from 0.003 to 10; for a decay 8 of these first rates, and 1/10,
     1/100 or 1/1000 of it at the end. The setting with the least loss over three seeds is measured
     with others: the final training loss above the minimum, on the digits by batches of 32, after 20
-    epochs (with `--quick`, 6).
+    epochs (with `--quick`, 4).
     """
-    epochs = 6 if quick else 20
+    epochs = 4 if quick else 20
     constant = [(rate, 1.0) for rate in np.geomspace(0.003, 10, 24)]
     decayed = [(r, part) for r in np.geomspace(0.003, 10, 8) for part in (1e-1, 1e-2, 1e-3)]
     settings = jnp.array([constant] + [decayed] * (len(DECAYS) - 1))
 
-    def run(model, key):
-        def train(decay, setting):
+    def measure(model):
+        def train(key, decay, setting):
             def rate(count):
                 made = [make(setting[0], setting[1], epochs * EPOCH) for make in DECAYS.values()]
                 return jnp.stack([schedule(count) for schedule in made])[decay]
 
             return losses_by_epoch(model, rate, key, epochs)[-1]
 
-        return jax.vmap(jax.vmap(train, (None, 0)))(jnp.arange(len(DECAYS)), settings)
-
-    def measure(model):
-        losses = for_each(partial(run, model), keys)
+        rows = np.indices((len(keys), *settings.shape[:2])).reshape(3, -1)
+        runs = for_each(train, keys[rows[0]], rows[1], settings[rows[1], rows[2]])
+        losses = runs.reshape(len(keys), *settings.shape[:2])
         best = np.nanargmin(losses[:NUM_TUNING].mean(axis=0), axis=1)
         return losses[NUM_TUNING:, np.arange(len(DECAYS)), best]
 
-    keys = jax.random.split(jax.random.key(1), NUM_TUNING + (6 if quick else 12))
+    keys = jax.random.split(jax.random.key(1), NUM_TUNING + (4 if quick else 12))
     minima = np.array([lowest_regression_loss(), 0])[:, None]
     return {"loss": np.stack([measure(model) for model in MODELS.values()], axis=1) - minima}
-
-
-def lowest_regression_loss() -> float:
-    """The minimum of the convex loss, by L-BFGS."""
-    start, data = REGRESSION.init(jax.random.key(0)), training_set()
-    found = cs231n_optax.minimize(
-        lambda params: regression_loss(params, data), start, cs231n_optax.lbfgs()
-    )
-    return float(found.value)
 
 
 def relative_losses(numbers: Numbers) -> Any:

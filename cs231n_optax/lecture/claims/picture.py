@@ -57,6 +57,13 @@ def target(axes: Axes, value: float, label: str) -> None:
     axes.axhline(value, color="0.5", linestyle="--", linewidth=1, label=label)
 
 
+def log_axis_of(axes: Axes, values: Any) -> None:
+    """A logarithmic horizontal axis with a tick at each value that was tried."""
+    axes.set_xscale("log")
+    axes.set_xticks(values, [f"{value:g}" for value in values])
+    axes.set_xticks([], minor=True)
+
+
 def log_axes(axes: Axes, which: str = "xy") -> None:
     """Logarithmic axes with plain numbers."""
     for name in which:

@@ -22,6 +22,7 @@ from cs231n_optax.lecture.claims.claim import (
     mean,
     slope,
 )
+from cs231n_optax.lecture.claims.experiment import for_each_pair
 from cs231n_optax.lecture.descent import descend
 from cs231n_optax.problems import datasets
 from cs231n_optax.problems.landscapes import taco_shell
@@ -78,7 +79,7 @@ def exponent_near(numbers: Numbers, exponent: float) -> Verdict:
     fits = [slope(kappas[i:], evals[:, i:]) for i in range(len(kappas) - 1)]
     near = [bool(is_within(fit, exponent, 0.1)) for fit in fits]
     from_here_on = [all(near[i:]) for i in range(len(near))]
-    return by_value("κ", kappas[:-1], from_here_on)
+    return by_value("the condition number κ", kappas[:-1], from_here_on)
 
 
 def proportional(numbers: Numbers) -> Verdict:
@@ -97,15 +98,16 @@ def exponent_figure(numbers: Numbers) -> str:
     return f"evaluations ∝ κ^p with p = {fit}"
 
 
-def evaluations_picture(numbers: Numbers, method: str, exponent: float) -> Figure:
+def evaluations_picture(numbers: Numbers, method: str, label: str, exponent: float) -> Figure:
     """Evaluations over κ, with a line of the claimed slope."""
     figure, axes = picture.new_picture()
     kappas, evals = numbers["kappa"], mean(numbers["evals"])
-    picture.points(axes, kappas, evals, style.METHOD_STYLES[method], method)
+    picture.points(axes, kappas, evals, style.METHOD_STYLES[method], label)
     claimed = evals.value[-1] * (kappas / kappas[-1]) ** exponent
-    label = "∝ κ" if exponent == 1 else "∝ √κ"
-    axes.plot(kappas, claimed, color="0.5", linestyle="--", linewidth=1, label=label)
-    picture.log_axes(axes)
+    law = "∝ κ" if exponent == 1 else "∝ √κ"
+    axes.plot(kappas, claimed, color="0.5", linestyle="--", linewidth=1, label=law)
+    picture.log_axes(axes, "y")
+    picture.log_axis_of(axes, kappas)
     axes.set(xlabel="condition number κ", ylabel="evaluations")
     style.legend(axes, loc="upper left")
     return figure
@@ -118,7 +120,7 @@ CONDITION_NUMBER_OF_SGD = Claim(
     experiment=sgd_evaluations,
     verdict=proportional,
     figure=exponent_figure,
-    draw=lambda numbers: evaluations_picture(numbers, "sgd", 1),
+    draw=lambda numbers: evaluations_picture(numbers, "sgd", "SGD", 1),
 )
 CONDITION_NUMBER_OF_MOMENTUM = Claim(
     name="momentum-condition-number",
@@ -127,7 +129,7 @@ CONDITION_NUMBER_OF_MOMENTUM = Claim(
     experiment=momentum_evaluations,
     verdict=root_proportional,
     figure=exponent_figure,
-    draw=lambda numbers: evaluations_picture(numbers, "momentum", 0.5),
+    draw=lambda numbers: evaluations_picture(numbers, "momentum", "momentum", 0.5),
 )
 
 
@@ -168,7 +170,11 @@ def jitters_and_creeps(numbers: Numbers) -> Verdict:
     """
     flips, progress = mean(numbers["flips"]), mean(numbers["progress"])
     jitter = is_above(flips[:, 1], 0.5) & is_below(flips[:, 0], 0.5)
-    return by_value("α κ / 2", numbers["part"], jitter & is_below(progress[:, 0], 0.5))
+    return by_value(
+        "α, as a part of the largest stable rate 2 / κ,",
+        numbers["part"],
+        jitter & is_below(progress[:, 0], 0.5),
+    )
 
 
 def steep_and_shallow_figure(numbers: Numbers) -> str:
@@ -210,8 +216,8 @@ JITTER = Claim(
 # The condition number over the dimension.
 
 SETTINGS = {
-    "the examples stay 256": "with 256 random examples",
-    "the examples grow with the dimension": "with 8 random examples per dimension",
+    "the number of examples stays 256": "with 256 random examples",
+    "the number of examples grows with the dimension": "with 8 random examples per dimension",
     "the inputs are pixels of the digits": "with 384 images of the digits",
 }
 MOST_INPUTS, MOST_EXAMPLES = 48, 384
@@ -240,15 +246,15 @@ def condition_numbers(quick: bool) -> dict[str, Any]:
         )
         return found.condition_number
 
-    def run(n, key):
+    def run(key, n):
         random = jax.random.normal(key, (MOST_EXAMPLES, MOST_INPUTS))
         pixels = jax.random.choice(key, images, (MOST_INPUTS,), replace=False, axis=1)
         inputs = jnp.stack([random, random, pixels])
-        return jax.vmap(kappa, (0, 0, None))(inputs, jnp.array([256, 8 * n, MOST_EXAMPLES]), n)
+        examples = jnp.array([256, 8 * n, MOST_EXAMPLES])
+        return jax.lax.map(lambda setting: kappa(setting[0], setting[1], n), (inputs, examples))
 
     keys = jax.random.split(jax.random.key(2), 5 if quick else 20)
-    over_sizes = jax.vmap(run, (0, None))
-    return {"size": sizes, "kappa": jax.jit(jax.vmap(over_sizes, (None, 0)))(sizes, keys)}
+    return {"size": sizes, "kappa": for_each_pair(run, keys, sizes)}
 
 
 def grows(numbers: Numbers) -> Verdict:
@@ -270,7 +276,8 @@ def growth_picture(numbers: Numbers) -> Figure:
     kappas = mean(numbers["kappa"])
     for i, (name, line) in enumerate(zip(SETTINGS.values(), picture.SERIES, strict=False)):
         picture.points(axes, numbers["size"], kappas[:, i], line, name)
-    picture.log_axes(axes)
+    picture.log_axes(axes, "y")
+    picture.log_axis_of(axes, numbers["size"])
     axes.set(xlabel="dimension n", ylabel="condition number κ")
     style.legend(axes, loc="center right")
     return figure

@@ -1,5 +1,6 @@
 """Lecture 7-1-2, problem B: local minima and saddle points."""
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import cs231n_optax
+from cs231n_optax.lecture import style
 from cs231n_optax.lecture.claims import picture
 from cs231n_optax.lecture.claims.claim import (
     Answer,
@@ -21,6 +23,7 @@ from cs231n_optax.lecture.claims.claim import (
     is_below,
     mean,
 )
+from cs231n_optax.lecture.claims.experiment import for_each, for_each_pair
 from cs231n_optax.lecture.descent import descend
 from cs231n_optax.lecture.landscapes import local_minimum
 from cs231n_optax.problems.landscapes import saddle
@@ -53,8 +56,8 @@ def ends_in_local_basin(quick: bool) -> dict[str, Any]:
         return result.params < 0
 
     keys = jax.random.split(jax.random.key(0), 100 if quick else 400)
-    over_sigmas = jax.vmap(run, (0, None))
-    return {"sigma": sigmas, "stayed": jax.jit(jax.vmap(over_sigmas, (None, 0)))(sigmas, keys)}
+    stayed = for_each_pair(lambda key, sigma: run(sigma, key), keys, sigmas)
+    return {"sigma": sigmas, "stayed": stayed}
 
 
 def stays(numbers: Numbers) -> Verdict:
@@ -74,7 +77,7 @@ def stays_figure(numbers: Numbers) -> str:
 def stays_picture(numbers: Numbers) -> Figure:
     """The share over the noise."""
     figure, axes = picture.new_picture()
-    picture.points(axes, numbers["sigma"], mean(numbers["stayed"]), picture.SERIES[0])
+    picture.points(axes, numbers["sigma"], mean(numbers["stayed"]), style.METHOD_STYLES["sgd"])
     axes.set(xlabel="standard deviation σ of the gradient", ylabel="share that stays")
     axes.set_ylim(-0.05, 1.05)
     return figure
@@ -134,7 +137,7 @@ def leaving_picture(numbers: Numbers) -> Figure:
     """The steps over the distance."""
     figure, axes = picture.new_picture()
     names = [f"{distance:g}" for distance in numbers["distance"]]
-    picture.bars(axes, names, mean(numbers["steps"]))
+    picture.bars(axes, names, mean(numbers["steps"]), "0.35")
     axes.set(xlabel="steps until SGD leaves, at most 1000", ylabel="distance from the ridge")
     return figure
 
@@ -182,12 +185,12 @@ def saddles_of_random_fields(quick: bool) -> dict[str, Any]:
         waves = jax.random.normal(keys[0], (100, n))
         phases = jax.random.uniform(keys[1], (100,), maxval=2 * jnp.pi)
         starts = jax.random.normal(keys[2], (num_starts, n))
-        kinds = jax.vmap(kind, (None, None, 0))(waves, phases, starts)
+        kinds = jax.lax.map(lambda start: kind(waves, phases, start), starts)
         stationary = kinds <= cs231n_optax.PointKind.MAXIMUM
         return jnp.sum(kinds == cs231n_optax.PointKind.SADDLE) / jnp.sum(stationary)
 
     keys = jax.random.split(jax.random.key(2), num_fields)
-    shares = [jax.jit(jax.vmap(lambda key, n=n: share(n, key)))(keys) for n in sizes.tolist()]
+    shares = [for_each(partial(share, n), keys) for n in sizes.tolist()]
     return {"size": sizes, "share": np.stack(shares, axis=1)}
 
 

@@ -85,7 +85,8 @@ def page(results: Sequence[Result], *, quick: bool) -> str:
         "",
         f"`{command}` measures each claim and derives the verdict from the numbers by a rule; it "
         f"took {minutes:.1f} minutes. Figures are means with their standard errors. *Above*, "
-        f"*below* and *within* mean: by {SIGMAS} standard errors.",
+        f"*below* and *within* mean: by {SIGMAS} standard errors. What does not hold here may also "
+        "be what these repeats cannot decide.",
         "",
         "| section | claim | figure | verdict |",
         "|---|---|---|---|",

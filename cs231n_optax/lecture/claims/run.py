@@ -81,9 +81,14 @@ def measure_all(claims: Sequence[Claim], out: Path, quick: bool, progress: Progr
         if saved(claim, out, quick) is None:
             progress(i, claim.name)
             start = time.perf_counter()
-            numbers = jax.device_get(claim.experiment(quick))
+            numbers = interrupts.promptly(measure, claim, quick)
             save(claim, out, quick, numbers, time.perf_counter() - start)
     progress(len(claims), "all measured")
+
+
+def measure(claim: Claim, quick: bool) -> Any:
+    """The numbers of a claim, once they are computed."""
+    return jax.device_get(claim.experiment(quick))
 
 
 def save(claim: Claim, out: Path, quick: bool, numbers: Any, seconds: float) -> None:

@@ -133,11 +133,12 @@ def draw(data: Data) -> Figure:
     left.set(title="two random directions", xlabel="first", ylabel="second")
     style.legend(left, loc="upper right")
     style.contours(right, data.x, data.y, np.clip(data.principal, 0.0101, 9.9), levels)
-    for name, path in zip(METHODS, data.trajectories, strict=True):
+    widths = 3, 1.3, 1.3  # so that SGD shows beneath momentum, whose path is almost the same
+    for name, path, width in zip(METHODS, data.trajectories, widths, strict=True):
         line = style.METHOD_STYLES[name]
-        right.plot(*path.T, color=line.color, linewidth=1.3, label=name)
+        right.plot(*path.T, color=line.color, linewidth=width, label=name)
         right.plot(*path[-1], line.marker, color=line.color, markersize=6)
     right.plot(*data.trajectories[0, 0], "ko", markersize=5)
-    right.set(title=f"trajectories ({data.explained:.0%})", xlabel="first", ylabel="second")
+    right.set(title=f"paths, {data.explained:.0%} of variance", xlabel="first", ylabel="second")
     style.legend(right, loc="best")
     return figure

@@ -1,6 +1,6 @@
-"""All methods on four landscapes, as an animation; rejected trials are hollow."""
+"""All methods on four landscapes, as an animation; rejected trials are hollow circles."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.animation import FuncAnimation
@@ -11,6 +11,13 @@ from cs231n_optax.lecture.descent import descend
 from cs231n_optax.problems.landscapes import Landscape, beale, rosenbrock, saddle, taco_shell
 
 FRAMES = 60
+REJECTED: dict[str, Any] = {
+    "linestyle": ":",
+    "linewidth": 1,
+    "marker": "o",
+    "fillstyle": "none",
+    "markersize": 6,
+}
 
 
 class Course(NamedTuple):
@@ -76,6 +83,15 @@ def compute() -> Data:
     return data
 
 
+def rejections(points: np.ndarray, accepted: np.ndarray) -> np.ndarray:
+    """For each rejected trial three rows: the point that it came from, the trial, and NaN."""
+    trials = np.flatnonzero(~accepted)
+    kept = np.flatnonzero(accepted)
+    anchors = kept[np.searchsorted(kept, trials) - 1]
+    rows = points[anchors], points[trials], np.full((len(trials), 2), np.nan)
+    return np.stack(rows, axis=1).reshape(-1, 2)
+
+
 def draw(data: Data) -> FuncAnimation:
     """Four panels; each method is a growing line with its head."""
     figure, axes = style.new_figure(2, 2, height=5.2)
@@ -90,7 +106,8 @@ def draw(data: Data) -> FuncAnimation:
             line = style.METHOD_STYLES[name]
             lines += each.plot([], [], color=line.color, linewidth=1.3)
             heads += each.plot([], [], line.marker, color=line.color, markersize=5, label=name)
-            rejected += each.plot([], [], "o", color=line.color, fillstyle="none", markersize=5)
+            rejected += each.plot([], [], color=line.color, markevery=(1, 3), **REJECTED)
+    axes[0, 0].plot([], [], color="0.3", label="rejected trial", **REJECTED)
     figure.legend(
         *axes[0, 0].get_legend_handles_labels(),
         loc="outside lower center",
@@ -109,7 +126,7 @@ def draw(data: Data) -> FuncAnimation:
             seen, kept = points[: frame + 1], accepted[: frame + 1]
             line.set_data(*seen[kept].T)
             head.set_data(*seen[kept][-1:].T)
-            hollow.set_data(*seen[~kept].T)
+            hollow.set_data(*rejections(seen, kept).T)
         figure.suptitle(f"{frame + 1} evaluations", fontsize=style.FONT_SIZE)
         return [*lines, *heads, *rejected]
 
