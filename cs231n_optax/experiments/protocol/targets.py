@@ -1,0 +1,80 @@
+"""The targets of the protocol, which are fixed before the race and committed.
+
+A target is the lowest validation loss that the best of the tuned baselines reaches in the first
+half of the steps, the median over seeds that do not race. So a method that takes twice as long as
+that still has a time. This command makes them anew, for the given sizes:
+
+    python -m cs231n_optax.experiments.protocol.targets quick full
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from cs231n_optax._files import replacing
+from cs231n_optax.experiments import options
+from cs231n_optax.experiments.protocol.experiment import (
+    SIZES,
+    TARGETS,
+    Size,
+    compile_method,
+    prepare,
+    tune_and_run,
+)
+from cs231n_optax.experiments.protocol.workloads import WORKLOADS
+
+BASELINES = ("momentum", "nesterov", "adam")  # those of AlgoPerf, without weight decay
+FILE = Path(__file__).with_name("targets.json")
+
+
+def read(size: str) -> Mapping[str, float]:
+    """The targets of a size, by workload."""
+    return json.loads(FILE.read_text(encoding="utf-8"))[size]
+
+
+def lowest_at_half(curves: np.ndarray) -> np.ndarray:
+    """The lowest loss in the first half of each run."""
+    return curves[:, : curves.shape[1] // 2].min(axis=1)
+
+
+def target(curves: Iterable[np.ndarray]) -> float:
+    """The target from the curves of each baseline, (seeds, evaluations)."""
+    best = min(float(np.median(lowest_at_half(each))) for each in curves)
+    return float(f"{best:.4g}")
+
+
+def make(workload: str, size: Size) -> float:
+    """Tune the baselines on a workload, and return its target."""
+    arena = prepare(WORKLOADS[workload](), size)
+    return target(
+        tune_and_run(
+            arena,
+            method,
+            compile_method(arena, method),
+            TARGETS,
+            choose=lambda trials: int(lowest_at_half(trials).argmin()),
+            progress=lambda: None,
+        ).curves
+        for method in BASELINES
+    )
+
+
+def main(sizes: Iterable[str]) -> None:
+    """Make the targets of these sizes, and keep the others."""
+    options.use_every_core()
+    for size in sizes:
+        targets = {}
+        for workload in WORKLOADS:
+            targets[workload] = make(workload, SIZES[size])
+            print(size, workload, targets[workload], flush=True)
+        document = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+        with replacing(FILE, "w") as file:
+            json.dump(document | {size: targets}, file, indent=2)
+            file.write("\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
