@@ -54,7 +54,7 @@ def noisy_quadratic(steps: int) -> Workload:
     x = (rng.normal(size=(4096, 100)) / np.sqrt(eigenvalues)).astype(np.float32)
 
     def init(key: jax.Array) -> jax.Array:
-        return basis.T @ (jax.random.normal(key, (100,)) / jnp.sqrt(eigenvalues))
+        return jnp.asarray(basis.T) @ (jax.random.normal(key, (100,)) / jnp.sqrt(eigenvalues))
 
     def loss(theta: jax.Array, batch: jax.Array) -> jax.Array:
         return jnp.mean((basis @ theta - batch) ** 2 @ eigenvalues) / 2
