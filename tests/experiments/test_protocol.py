@@ -88,15 +88,20 @@ def test_steps_to_a_target():
 
 def test_the_best_setting_is_the_first_at_the_target():
     curves = np.array([[3.0, 0.9, 0.1], [0.99, 3, 3], [3, 0.1, 0.05]])
-    assert experiment.soonest(1.0, curves) == 1
-    assert experiment.soonest(0.9, curves) == 2  # two are as fast: the lower loss decides
-    assert experiment.soonest(0.05, np.array([[3.0, 2], [1, 4], [NEVER, NEVER]])) == 1
+    trials = np.stack([curves, curves], axis=1)
+    assert experiment.soonest(1.0, trials) == 1
+    assert experiment.soonest(0.9, trials) == 2  # two are as fast: the lower loss decides
+    assert experiment.soonest(0.01, trials) == 2
+    trials[2, 1], trials[1, 1] = 3, NEVER  # lucky from one seed, not from the other
+    assert experiment.soonest(1.0, trials) == 0
 
 
 def test_target_of_made_up_curves():
     slow = [[5.0, 4, 0, 0], [5, 4, 0, 0], [9, 9, 0, 0]]  # low only in the second half
     fast = [[5.0, 3.00001, 8, 8], [2, 9, 9, 9], [NEVER, NEVER, NEVER, NEVER]]
     assert targets.target([np.array(slow), np.array(fast)]) == 3
+    assert targets.lowest(np.array([slow, fast])) == 1
+    assert targets.lowest(np.array([slow, np.full((3, 4), NEVER)])) == 0
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -106,18 +111,21 @@ def test_committed_targets(size):
     assert all(0 < goal < np.log(10) for goal in goals.values())
 
 
-def test_seeds_of_targets_tuning_and_race_differ():
-    size = max(size.seeds for size in SIZES.values())
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_seeds_of_targets_tuning_and_race_differ(size):
     used = [
-        {*range(each.first, each.first + size), each.trials} for each in (RACE, experiment.TARGETS)
+        seed
+        for each in (RACE, experiment.TARGETS)
+        for first, count in ((each.runs, size.seeds), (each.trials, size.repeats))
+        for seed in range(first, first + count)
     ]
-    assert sum(map(len, used)) == len(set.union(*used)) == 2 * (size + 1)
-    assert min(size.seeds for size in SIZES.values()) >= 10
+    assert len(used) == len(set(used))
+    assert size.seeds >= 10
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_sizes_are_whole(size):
-    assert size.trials % size.seeds == 0
+    assert size.trials * size.repeats % size.seeds == 0
     for make in WORKLOADS.values():
         assert make.keywords["steps"] % (size.shortening * size.evaluations) == 0
 
@@ -186,7 +194,7 @@ def test_validation_has_all_examples():
     np.testing.assert_array_equal(y.reshape(-1), data.y_test)
 
 
-TINY = Size(shortening=1, evaluations=2, trials=4, seeds=2)
+TINY = Size(shortening=1, evaluations=2, trials=3, repeats=2, seeds=2)
 
 
 def tiny_quadratic():
@@ -236,7 +244,10 @@ def tiny_protocol(monkeypatch, tmp_path):
 def test_a_tiny_race(tiny_protocol, tmp_path, capsys):
     assert cli.main(tiny_protocol) == 0
     out, _ = capsys.readouterr()
-    assert "4 settings tried of each method on each workload, then 2 seeds of the best" in out
+    assert (
+        "3 settings tried of each method on each workload, each from 2 seeds, then 2 other seeds"
+        in out
+    )
     for name in report.FILES:
         assert str(tmp_path / "out" / name) in out
     document = json.loads((tmp_path / "out" / "protocol.json").read_text())
@@ -247,7 +258,7 @@ def test_a_tiny_race(tiny_protocol, tmp_path, capsys):
         (method["evaluations_of_tuning"], method["evaluations_of_race"])
         for method in on_quadratic["methods"].values()
     }
-    assert spent == {(4 * 4, 2 * 4)}
+    assert spent == {(3 * 2 * 4, 2 * 4)}
     assert on_quadratic["methods"]["adam"]["setting"].keys() == {
         *("learning_rate", "b1", "b2", "eps", "schedule")
     }
@@ -277,9 +288,10 @@ def pretend(arena, method, program, seeds, choose, progress):
     """A result without training."""
     progress()
     settings = tuning.settings(method, arena.size.trials, seeds.search)
-    trials = np.ones((arena.size.trials, arena.size.evaluations))
+    trials = np.ones((arena.size.trials, arena.size.repeats, arena.size.evaluations))
     trials[1] = NEVER
-    return experiment.Result(settings, trials, choose(trials), trials[: arena.size.seeds])
+    curves = np.array([[2.0, 1.0], [2.0, NEVER]])
+    return experiment.Result(settings, trials, choose(trials), curves)
 
 
 def test_ctrl_c_and_on(tiny_protocol, monkeypatch, tmp_path, capsys):

@@ -6,7 +6,7 @@ starts from the same point and sees the same batches as those of the others from
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ TURNS = 20
 
 Settings = Mapping[str, np.ndarray]
 Choose = Callable[[np.ndarray], int]
-"""From the curves of the trials, (trials, evaluations), to the number of the best one."""
+"""From the curves of the trials, (trials, repeats, evaluations), to the number of the best one."""
 
 
 class Size(NamedTuple):
@@ -32,14 +32,22 @@ class Size(NamedTuple):
     Attributes:
       shortening: the factor by which the budgets of the workloads are divided.
       evaluations: evenly spaced measurements of a run.
-      trials: settings that are tried of each method on each workload, a multiple of ``seeds``.
-      seeds: runs of the best setting, and of any call of a program.
+      trials: settings that are tried of each method on each workload.
+      repeats: seeds from which each of them is tried, since from one alone a setting may be lucky.
+      seeds: runs of the best setting, and of any call of a program: a divisor of the number of
+        runs of the trials.
     """
 
     shortening: int
     evaluations: int
     trials: int
+    repeats: int
     seeds: int
+
+    @property
+    def tuning_runs(self) -> int:
+        """The runs of the trials of a method on a workload."""
+        return self.trials * self.repeats
 
     def steps_between(self, workload: Workload) -> int:
         """The steps between two measurements."""
@@ -51,21 +59,21 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "full": Size(shortening=1, evaluations=40, trials=40, seeds=20),
-    "quick": Size(shortening=4, evaluations=25, trials=10, seeds=10),
+    "full": Size(shortening=1, evaluations=40, trials=40, repeats=2, seeds=20),
+    "quick": Size(shortening=4, evaluations=25, trials=20, repeats=2, seeds=10),
 }
 
 
 class Seeds(NamedTuple):
-    """The seeds: of the settings, of their runs, and the first of those of the best setting."""
+    """The seed of the search, and the first seeds of the trials and of the runs that count."""
 
     search: int
     trials: int
-    first: int
+    runs: int
 
 
-RACE = Seeds(search=1, trials=1_000, first=0)
-TARGETS = Seeds(search=2, trials=2_000, first=3_000)
+RACE = Seeds(search=1, trials=1_000, runs=0)
+TARGETS = Seeds(search=2, trials=2_000, runs=3_000)
 
 
 class Result(NamedTuple):
@@ -73,7 +81,8 @@ class Result(NamedTuple):
 
     Attributes:
       settings: all that were tried.
-      trials: the validation losses of their runs, (trials, evaluations); infinite if not finite.
+      trials: the validation losses of their runs, (trials, repeats, evaluations); infinite if not
+        finite.
       best: the number of the best setting.
       curves: the losses of its runs from each seed, (seeds, evaluations).
     """
@@ -212,18 +221,20 @@ def tune_and_run(
     choose: Choose,
     progress: Callable[[], None],
 ) -> Result:
-    """Try the settings, all from one seed, and run the best of them from every seed."""
+    """Try the settings, all from the same seeds, and run the best of them from every seed."""
     size = arena.size
     settings = tuning.settings(method, size.trials, seeds.search)
-    trials = np.concatenate(
-        [
-            run(arena, program, group, np.full(size.seeds, seeds.trials), progress)
-            for group in _groups(settings, size)
-        ]
-    )
+    rows = {name: np.repeat(column, size.repeats) for name, column in settings.items()}
+    rows["seed"] = seeds.trials + np.tile(np.arange(size.repeats), size.trials)
+    curves = []
+    for i in range(0, size.tuning_runs, size.seeds):
+        group = {name: column[i : i + size.seeds] for name, column in rows.items()}
+        curves.append(run(arena, program, group, group.pop("seed"), progress))
+    trials = np.concatenate(curves).reshape(size.trials, size.repeats, size.evaluations)
+
     best = choose(trials)
     alike = {name: np.full(size.seeds, column[best]) for name, column in settings.items()}
-    curves = run(arena, program, alike, seeds.first + np.arange(size.seeds), progress)
+    curves = run(arena, program, alike, seeds.runs + np.arange(size.seeds), progress)
     return Result(settings, trials, best, curves)
 
 
@@ -262,9 +273,11 @@ def steps_to(target: float, curves: np.ndarray, every: int) -> np.ndarray:
     return np.where(reached.any(axis=-1), every * (1.0 + reached.argmax(axis=-1)), np.inf)
 
 
-def soonest(target: float, curves: np.ndarray) -> int:
-    """The run that reaches a target first; of several, or of none, that with the lowest loss."""
-    return int(np.lexsort((curves.min(axis=1), steps_to(target, curves, 1)))[0])
+def soonest(target: float, trials: np.ndarray) -> int:
+    """The trial that reaches a target first, the median over its repeats; then the lowest loss."""
+    steps = np.median(steps_to(target, trials, 1), axis=1)
+    lowest = np.median(trials.min(axis=-1), axis=1)
+    return int(np.lexsort((lowest, steps))[0])
 
 
 def _start(
@@ -274,12 +287,6 @@ def _start(
     numbers = {name: column.astype(np.float32) for name, column in settings.items()}
     params, keys = arena.first_points(np.asarray(seeds, np.uint32))
     return numbers, program.start(numbers, params, keys, arena.workload.train)
-
-
-def _groups(settings: Settings, size: Size) -> Iterator[dict[str, np.ndarray]]:
-    """Split the settings into as many at a time as a program takes."""
-    for i in range(0, size.trials, size.seeds):
-        yield {name: column[i : i + size.seeds] for name, column in settings.items()}
 
 
 def _mesh(size: Size) -> Mesh:

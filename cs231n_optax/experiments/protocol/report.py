@@ -92,7 +92,7 @@ def print_results(race: Race, console: Console) -> None:
     print_lines(
         console,
         f"Protocol, {race.name}: {race.size.trials} settings tried of each method on each workload,"
-        f" then {race.size.seeds} seeds of the best.",
+        f" each from {race.size.repeats} seeds, then {race.size.seeds} other seeds of the best.",
         f"Targets: of the tuned {', '.join(BASELINES)}, fixed beforehand.",
         "Area under the performance profile up to a ratio of "
         f"{profiles.LIMIT:g}, with its 95 % interval; steps to the target, the median over seeds.",
@@ -173,8 +173,8 @@ def _of_workload(race: Race, name: str, j: int, scores: dict[str, Times]) -> dic
         "methods": {
             method: {
                 "setting": tuning.describe(result.setting),
-                "evaluations_of_tuning": result.trials.shape[0] * outcome.steps,
-                "evaluations_of_race": result.curves.shape[0] * outcome.steps,
+                "evaluations_of_tuning": race.size.tuning_runs * outcome.steps,
+                "evaluations_of_race": len(result.curves) * outcome.steps,
                 "seconds_per_step": outcome.seconds[method],
                 **{
                     f"{unit}_to_target": {

@@ -149,9 +149,9 @@ def document(result: Result) -> dict[str, Any]:
     """A result for JSON, with None for infinity."""
     return {
         "settings": {name: column.tolist() for name, column in result.settings.items()},
-        "trials": [[files.number(x) for x in row] for row in result.trials],
+        "trials": [[_numbers(curve) for curve in trial] for trial in result.trials],
         "best": result.best,
-        "curves": [[files.number(x) for x in row] for row in result.curves],
+        "curves": [_numbers(curve) for curve in result.curves],
     }
 
 
@@ -165,6 +165,10 @@ def identity(size: Size, goals: Mapping[str, float]) -> dict[str, Any]:
         "size": size._asdict(),
         "targets": dict(goals),
     }
+
+
+def _numbers(curve: np.ndarray) -> list[float | None]:
+    return [files.number(loss) for loss in curve]
 
 
 def _times(workload: str) -> str:

@@ -36,8 +36,13 @@ def read(size: str) -> Mapping[str, float]:
 
 
 def lowest_at_half(curves: np.ndarray) -> np.ndarray:
-    """The lowest loss in the first half of each run."""
-    return curves[:, : curves.shape[1] // 2].min(axis=1)
+    """The lowest loss in the first half of each run (..., evaluations)."""
+    return curves[..., : curves.shape[-1] // 2].min(axis=-1)
+
+
+def lowest(trials: np.ndarray) -> int:
+    """The trial with the lowest loss in the first half, the median over its repeats."""
+    return int(np.median(lowest_at_half(trials), axis=1).argmin())
 
 
 def target(curves: Iterable[np.ndarray]) -> float:
@@ -55,7 +60,7 @@ def make(workload: str, size: Size) -> float:
             method,
             compile_method(arena, method),
             TARGETS,
-            choose=lambda trials: int(lowest_at_half(trials).argmin()),
+            choose=lowest,
             progress=lambda: None,
         ).curves
         for method in BASELINES
