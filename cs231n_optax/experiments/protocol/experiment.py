@@ -2,6 +2,11 @@
 
 All runs of a call go through one compiled program, spread over the devices. A run of any method
 starts from the same point and sees the same batches as those of the others from its seed.
+
+Source: R. M. Schmidt, F. Schneider and P. Hennig, "Descending through a crowded valley",
+arXiv:2007.01547; D. Choi et al., "On empirical comparisons of optimizers for deep learning",
+arXiv:1910.05446; G. E. Dahl et al., "Benchmarking neural network training algorithms" (AlgoPerf),
+arXiv:2306.07179.
 """
 
 import math
@@ -224,12 +229,11 @@ def tune_and_run(
     """Try the settings, all from the same seeds, and run the best of them from every seed."""
     size = arena.size
     settings = tuning.settings(method, size.trials, seeds.search)
-    rows = {name: np.repeat(column, size.repeats) for name, column in settings.items()}
-    rows["seed"] = seeds.trials + np.tile(np.arange(size.repeats), size.trials)
+    trial, repeat = np.divmod(np.arange(size.tuning_runs), size.repeats)
     curves = []
-    for i in range(0, size.tuning_runs, size.seeds):
-        group = {name: column[i : i + size.seeds] for name, column in rows.items()}
-        curves.append(run(arena, program, group, group.pop("seed"), progress))
+    for runs in np.split(np.arange(size.tuning_runs), size.tuning_runs // size.seeds):
+        group = {name: column[trial[runs]] for name, column in settings.items()}
+        curves.append(run(arena, program, group, seeds.trials + repeat[runs], progress))
     trials = np.concatenate(curves).reshape(size.trials, size.repeats, size.evaluations)
 
     best = choose(trials)

@@ -148,6 +148,12 @@ def _document(race: Race, evaluations: Times, seconds: Times) -> dict[str, Any]:
             }
             for method, space in tuning.SPACES.items()
         },
+        "schedules": {
+            "kinds": ["constant", "linear", "cosine"],
+            "end_as_share_of_steps": [tuning.EARLIEST_END, 1],
+            "final_rate_as_share_of_first": tuning.FINAL_RATE,
+        },
+        "baselines_of_targets": list(BASELINES),
         "area_limit": profiles.LIMIT,
         "areas": {
             unit: {

@@ -18,10 +18,16 @@ from cs231n_optax.experiments.catalog import METHODS
 from cs231n_optax.experiments.console import Bar, consoles, print_written
 from cs231n_optax.experiments.errors import InputError, complain
 from cs231n_optax.experiments.protocol import experiment, report, targets, tuning, workloads
-from cs231n_optax.experiments.protocol.experiment import RACE, SIZES, Outcome, Race, Result, Size
+from cs231n_optax.experiments.protocol.experiment import (
+    RACE,
+    SIZES,
+    Arena,
+    Outcome,
+    Race,
+    Result,
+    Size,
+)
 from cs231n_optax.experiments.protocol.workloads import WORKLOADS
-
-RESULTS = "protocol"
 
 Progress = Callable[[int, str], None]
 """Called with the number of finished methods on workloads, and what happens now."""
@@ -63,11 +69,12 @@ def run(out: Path, *, quick: bool, quiet: bool) -> int:
     Returns:
       The exit status.
     """
-    files.check_writable(out, report.FILES, folders=(RESULTS,))
-    options.use_every_core()
     name = "quick" if quick else "full"
+    results = f"protocol-{name}"
+    files.check_writable(out, report.FILES, folders=(results,))
+    options.use_every_core()
     size, goals = SIZES[name], targets.read(name)
-    store = Store(out / RESULTS, identity(size, goals))
+    store = Store(out / results, identity(size, goals))
     stdout, stderr = consoles(quiet=quiet)
     interrupts.begin()
     total = len(WORKLOADS) * len(METHODS)
@@ -88,35 +95,29 @@ def run(out: Path, *, quick: bool, quiet: bool) -> int:
 
 def race_all(store: Store, size: Size, goals: Mapping[str, float], progress: Progress) -> None:
     """Run what the folder has no result of, and save each result."""
-    for i, workload in enumerate(WORKLOADS):
-        if saved(store, workload) is None:
-            try:
-                arena = experiment.prepare(WORKLOADS[workload](), size)
-            except ImportError as error:
-                raise InputError(f"{workload}: {error}") from error
-            race_on(store, workload, arena, goals[workload], partial(_shifted, progress, i))
+    try:
+        pending = {name: make() for name, make in WORKLOADS.items() if saved(store, name) is None}
+    except ImportError as error:
+        raise InputError(str(error)) from error
+    for i, name in enumerate(WORKLOADS):
+        if name in pending:
+            arena = experiment.prepare(pending[name], size)
+            race_on(store, name, arena, goals[name], i * len(METHODS), progress)
     progress(len(WORKLOADS) * len(METHODS), "all finished")
 
 
 def race_on(
-    store: Store, workload: str, arena: experiment.Arena, goal: float, progress: Progress
+    store: Store, workload: str, arena: Arena, goal: float, done: int, progress: Progress
 ) -> None:
-    """Tune and run all methods on a workload, then time them."""
+    """Tune and run all methods on a workload, then time them side by side."""
     programs, settings = {}, {}
-    for i, method in enumerate(METHODS):
-        news = f"{workload}, {method}"
-        progress(i, news)
+    for i, method in enumerate(METHODS, start=done):
+        tell = partial(progress, i, f"{workload}, {method}")
         programs[method] = experiment.compile_method(arena, method)
         result = saved_result(store, workload, method)
         if result is None:
-            result = experiment.tune_and_run(
-                arena,
-                method,
-                programs[method],
-                RACE,
-                choose=partial(experiment.soonest, goal),
-                progress=partial(progress, i, news),
-            )
+            choose = partial(experiment.soonest, goal)
+            result = experiment.tune_and_run(arena, method, programs[method], RACE, choose, tell)
             store.save(f"{workload}-{method}", document(result))
         settings[method] = result.setting
     seconds = experiment.seconds_per_step(arena, programs, settings)
@@ -173,7 +174,3 @@ def _numbers(curve: np.ndarray) -> list[float | None]:
 
 def _times(workload: str) -> str:
     return f"{workload}-times"
-
-
-def _shifted(progress: Progress, workload: int, method: int, news: str) -> None:
-    progress(workload * len(METHODS) + method, news)
