@@ -2,9 +2,10 @@
 
 A target is the lowest validation loss that the best of the tuned baselines reaches in the first
 half of the steps, the median over seeds that do not race. So a method that takes twice as long as
-that still has a time. This command makes them anew, for the given sizes:
+that still has a time. This command makes them anew, for all workloads or some:
 
-    python -m cs231n_optax.experiments.protocol.targets quick full
+    python -m cs231n_optax.experiments.protocol.targets quick
+    python -m cs231n_optax.experiments.protocol.targets full cnn-digits cnn-mnist5k
 """
 
 import json
@@ -67,19 +68,18 @@ def make(workload: str, size: Size) -> float:
     )
 
 
-def main(sizes: Iterable[str]) -> None:
-    """Make the targets of these sizes, and keep the others."""
+def main(size: str, *names: str) -> None:
+    """Make the targets of a size, and save each."""
     options.use_every_core()
-    for size in sizes:
-        targets = {}
-        for workload in WORKLOADS:
-            targets[workload] = make(workload, SIZES[size])
-            print(size, workload, targets[workload], flush=True)
-        document = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    for name in names or WORKLOADS:
+        goal = make(name, SIZES[size])
+        document = json.loads(FILE.read_text(encoding="utf-8"))
+        document[size][name] = goal
         with replacing(FILE, "w") as file:
-            json.dump(document | {size: targets}, file, indent=2)
+            json.dump(document, file, indent=2)
             file.write("\n")
+        print(size, name, goal, flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])
