@@ -69,11 +69,8 @@ def classifier(
     """The cross-entropy of a network on images, measured on every n-th of the test set."""
     data = dataset()
     net = network(data.x_train.shape[1:], data.num_classes)
-    train, validation = (
-        (data.x_train, data.y_train),
-        _in_blocks((data.x_test[::every], data.y_test[::every])),
-    )
-    return Workload(net.init, batch_loss(net), train, validation, steps)
+    measured = _in_blocks((data.x_test[::every], data.y_test[::every]))
+    return Workload(net.init, batch_loss(net), (data.x_train, data.y_train), measured, steps)
 
 
 def autoencoder(dataset: Callable[[], Dataset], steps: int) -> Workload:
