@@ -95,7 +95,7 @@ def print_results(race: Race, console: Console) -> None:
         f" each from {race.size.repeats} seeds, then {race.size.seeds} other seeds of the best.",
         f"Targets: of the tuned {', '.join(BASELINES)}, fixed beforehand.",
         "Area under the performance profile up to a ratio of "
-        f"{profiles.LIMIT:g}, with its 95 % interval; steps to the target, the median over seeds.",
+        f"{profiles.LIMIT:g}, with its 95 % interval over seeds; median steps to the target.",
     )
     methods, low, high = list(METHODS), *evaluations.area_intervals
     rows = [

@@ -17,6 +17,7 @@ import numpy as np
 
 from cs231n_optax._files import replacing
 from cs231n_optax.experiments import options
+from cs231n_optax.experiments.errors import InputError
 from cs231n_optax.experiments.protocol.experiment import (
     SIZES,
     TARGETS,
@@ -32,8 +33,12 @@ FILE = Path(__file__).with_name("targets.json")
 
 
 def read(size: str) -> Mapping[str, float]:
-    """The targets of a size, by workload."""
-    return json.loads(FILE.read_text(encoding="utf-8"))[size]
+    """The targets of a size, by workload. Raise InputError if one is missing."""
+    goals = json.loads(FILE.read_text(encoding="utf-8"))[size]
+    if missing := [name for name in WORKLOADS if name not in goals]:
+        command = f"python -m {__spec__.name} {size} {' '.join(missing)}"
+        raise InputError(f"no target is fixed for {', '.join(missing)}; first run {command}")
+    return goals
 
 
 def lowest_at_half(curves: np.ndarray) -> np.ndarray:
