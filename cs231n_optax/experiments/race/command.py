@@ -14,6 +14,7 @@ from cs231n_optax.experiments.catalog import DECAYS, HIGHEST_RATE, LOWEST_RATE, 
 from cs231n_optax.experiments.console import consoles, print_written
 from cs231n_optax.experiments.errors import InputError, complain
 from cs231n_optax.experiments.options import count, option
+from cs231n_optax.experiments.protocol import run as protocol_run
 from cs231n_optax.experiments.race import experiment, report
 from cs231n_optax.experiments.race.experiment import Entrant, Setting, Summary, Tuning
 from cs231n_optax.experiments.sweep import experiment as sweep_experiment
@@ -31,6 +32,8 @@ EXAMPLES = """Examples:
       the best of 16 learning rates for each method, then the race
   cs231n-optax race --data cifar-10-batches-bin --model cnn --steps 3000
       the course's own images, from their binary version in that folder
+  cs231n-optax race --protocol --quick
+      equal tuning, targets fixed beforehand, eight workloads: ten minutes on two cores
 """
 
 
@@ -66,8 +69,18 @@ _ACCURACY = (
     "other data."
 )
 
+_PROTOCOL = (
+    "All methods on eight small workloads, by a protocol: the same number of settings, with a "
+    "schedule, tried of each; targets fixed beforehand from tuned baselines; many seeds; "
+    "performance profiles in gradient evaluations and in seconds. It writes protocol.png, "
+    "protocol.csv and protocol.json. After Ctrl-C the same command goes on. Of the other options "
+    "only --quick, --out and --quiet apply."
+)
+_QUICK = "With --protocol: a quarter of the steps, fewer settings and seeds."
+
 
 def race(
+    context: typer.Context,
     data: options.Data = "digits",
     model: options.Model = "mlp",
     methods: Annotated[Any, option(_methods, "A,B,...", _METHODS)] = None,
@@ -80,6 +93,8 @@ def race(
     ] = None,
     tune: Annotated[int | None, option(partial(count, at_least=2), "N", _TUNE)] = None,
     accuracy: Annotated[float | None, option(options.fraction, "X", _ACCURACY)] = None,
+    protocol: Annotated[bool, options.switch("--protocol", _PROTOCOL)] = False,
+    quick: Annotated[bool, options.switch("--quick", _QUICK)] = False,
     out: options.Out = Path("race"),
     quiet: options.Quiet = False,
 ) -> int:
@@ -93,6 +108,11 @@ def race(
     race.png (the curves), race.csv (every step) and race.json (configuration, versions,
     results).
     """
+    if protocol:
+        _refuse_others(context, "protocol", "quick", "out", "quiet")
+        return protocol_run.run(out, quick=quick, quiet=quiet)
+    if quick:
+        raise InputError("--quick is a size of the protocol: add --protocol, or leave it out")
     files.check_writable(out, report.FILES)
     if tune is not None and learning_rate:
         raise InputError("--tune finds every learning rate: leave out --learning-rate, or --tune")
@@ -112,6 +132,17 @@ def race(
     )
     _check_memory(setting, task)
     return _run(setting, task, out, quiet=quiet)
+
+
+def _refuse_others(context: typer.Context, *allowed: str) -> None:
+    """Refuse the options that the protocol decides."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in allowed and source is not None and source.name == "COMMANDLINE":
+            raise InputError(
+                f"{options.flag(name)} is decided by --protocol, which is the same for everyone: "
+                "leave out one of them"
+            )
 
 
 def _learning_rates(
