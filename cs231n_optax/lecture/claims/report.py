@@ -109,7 +109,7 @@ def page(results: Sequence[Result], *, quick: bool) -> str:
             f"- Rule: {text(claim.verdict)}",
             f"- Verdict: **{claim.verdict(numbers)}**.",
             "",
-            f'<img src="{PICTURES}/{claim.name}.png" width="600" alt="{claim.statement}">',
+            f"![{claim.statement}]({PICTURES}/{claim.name}.png)",
         ]
     return "\n".join(lines) + "\n"
 
