@@ -31,7 +31,7 @@ const advance = (run) => {
   const { setup, method, landscape } = run, x = run.next, t = run.frames.length;
   const [value, exact] = landscape.evaluate(x, ...setup.parameters);
   const grad = setup.noise > 0 ? exact.map((g) => g + setup.noise * run.random()) : exact;
-  const hessian = method.needsHessian ? landscape.hessian(x, ...setup.parameters) : [0, 0, 0, 0];
+  const hessian = method.needsHessian ? landscape.hessian(x, ...setup.parameters)[0] : [0, 0, 0, 0];
   const numbers = method.sliders.map((s) => setup.numbers[s.name]);
   let rate;
   method.sliders.forEach((s, i) => {

@@ -19,6 +19,7 @@ from cs231n_optax.lecture.playground.programs import (
 )
 from cs231n_optax.lecture.style import METHOD_STYLES
 
+COLORS = {name: line.color for name, line in METHOD_STYLES.items()} | {"gd": "#7A9A01"}
 DARK = {"#000000": "#F2F2F2", "#4D4D4D": "#B8B8B8", "#7F7F7F": "#9A9A9A"}
 """Colours for a dark page in place of those that can't be seen on it."""
 
@@ -91,7 +92,7 @@ def _decay(name: str) -> str:
 
 def _method(name: str) -> str:
     method, programs = PROGRAMS[name], method_program(PROGRAMS[name])
-    color = METHOD_STYLES[name].color
+    color = COLORS[name]
     data = {
         "title": method.title,
         "rule": method.rule,

@@ -266,7 +266,8 @@ class _Translator:
         dtype = _checked_dtype(aval.dtype, name)
         kind = operands[-1].dtype
         operands = [  # axes of size 1 may be stretched
-            x if x.shape in ((), aval.shape)
+            x
+            if x.shape in ((), aval.shape)
             else self.take(x, np.broadcast_to(_indices(x), aval.shape))
             for x in operands
         ]
@@ -578,9 +579,7 @@ def _iota(t: _Translator, operands: list[Value], params: Any, outvars: Any) -> l
 def _reduced(join: Callable[[str, Sequence[str]], str]) -> Callable[..., list[Value]]:
     """A reduction, from the expression of the elements of one group."""
 
-    def primitive(
-        t: _Translator, operands: list[Value], params: Any, outvars: Any
-    ) -> list[Value]:
+    def primitive(t: _Translator, operands: list[Value], params: Any, outvars: Any) -> list[Value]:
         value, aval = operands[0], outvars[0].aval
         groups = np.moveaxis(_indices(value), params["axes"], range(-len(params["axes"]), 0))
         groups = groups.reshape(math.prod(aval.shape), -1)
@@ -604,9 +603,7 @@ def _product(dtype: str, factors: Sequence[str]) -> str:
 def _extreme(sign: int) -> Callable[..., list[Value]]:
     """The index of the first largest or smallest element; of the first NaN, if there is one."""
 
-    def primitive(
-        t: _Translator, operands: list[Value], params: Any, outvars: Any
-    ) -> list[Value]:
+    def primitive(t: _Translator, operands: list[Value], params: Any, outvars: Any) -> list[Value]:
         value, aval = operands[0], outvars[0].aval
         groups = np.moveaxis(_indices(value), params["axes"][0], -1)
         groups = groups.reshape(math.prod(aval.shape), -1)
@@ -626,7 +623,9 @@ def _cumulative(t: _Translator, operands: list[Value], params: Any, outvars: Any
     for line in lines.tolist():
         total = ""
         for i in line[::-1] if params["reverse"] else line:
-            total = t.bind(_wrapped(value.dtype, f"{total}+{value.at(i)}")) if total else value.at(i)
+            total = (
+                t.bind(_wrapped(value.dtype, f"{total}+{value.at(i)}")) if total else value.at(i)
+            )
             texts[i] = total
     return [t.build(value.shape, value.dtype, texts)]
 
@@ -737,7 +736,12 @@ def _like(aval: Any) -> Value:
 
 
 def _scan(t: _Translator, operands: list[Value], params: Any, outvars: Any) -> list[Value]:
-    num_consts, num_carry, length = params["num_consts"], params["num_carry"], params["length"]
+    # A column has one axis more than its row in the body; the parameters differ between versions.
+    body_in, body_out = (getattr(params["jaxpr"].jaxpr, name) for name in ("invars", "outvars"))
+    rows_in = sum(x.shape != var.aval.shape for x, var in zip(operands, body_in, strict=True))
+    rows_out = sum(x.aval.shape != var.aval.shape for x, var in zip(outvars, body_out, strict=True))
+    num_carry, length = len(outvars) - rows_out, params["length"]
+    num_consts = len(operands) - rows_in - num_carry
     consts, rest = operands[:num_consts], operands[num_consts:]
     starts, columns = rest[:num_carry], rest[num_carry:]
     carry = [t.declare(start, start) for start in starts]
