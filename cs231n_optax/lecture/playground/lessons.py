@@ -50,35 +50,37 @@ LESSONS = (
     Lesson(
         "7-1-3",
         "Nesterov overshoots less than momentum",
-        "Its gradient is taken at the end of the velocity, so it brakes earlier. Step 12.",
+        "Its gradient is taken at the end of the velocity, so it brakes earlier.",
         "#l=taco-shell&kappa=10&x=-9,2.5&m=momentum,nesterov&f=nesterov"
         "&momentum.learning_rate=0.03&nesterov.learning_rate=0.03&t=12",
     ),
     Lesson(
         "7-1-4, 7-1-5",
         "AdaGrad's steps shrink, RMSProp's do not",
-        "The green cross is the rate of each coordinate: AdaGrad divides by the sum of all squares.",
+        "The green cross is the rate of each coordinate: AdaGrad divides by the sum of all "
+        "squares.",
         "#l=taco-shell&kappa=50&m=adagrad,rmsprop&f=adagrad&adagrad.learning_rate=0.2"
         "&rmsprop.learning_rate=0.2&t=60",
     ),
     Lesson(
         "7-1-6, 7-1-7",
         "Adam's first step is too long without the correction",
-        "Both have the rate 0.5. The second moment starts at zero: one step of 1.6 in place of 0.5.",
-        "#l=himmelblau&x=-1,-1&m=adam-uncorrected,adam&f=adam-uncorrected"
+        "Both have the rate 0.5. The second moment starts at zero: one step of 1.6 in place of "
+        "0.5.",
+        "#l=himmelblau&x=2.5,1.6&m=adam-uncorrected,adam&f=adam-uncorrected"
         "&adam-uncorrected.learning_rate=0.5&adam.learning_rate=0.5&t=1",
     ),
     Lesson(
         "7-1-8",
         "A decay of the rate calms the noise",
         "The rate is halved every 25 steps. Set the decay to “constant” to compare.",
-        "#l=taco-shell&m=sgd&f=sgd&noise=8&decay=step,25,0.5&t=150",
+        "#l=taco-shell&m=sgd&f=sgd&decay=step,25,0.5&noise=8&t=150",
     ),
     Lesson(
         "7-1-9",
         "Newton's model and its trust region",
-        "The dashed contours are those of the quadratic model; the step is its minimum within "
-        "the circle. From here on the rejected trials are few.",
+        "The blue contours are those of the quadratic model; the step is its minimum within "
+        "the circle. Hollow points are rejected trials, after which the circle shrinks.",
         "#l=rosenbrock&m=newton&f=newton&t=6",
     ),
     Lesson(
@@ -96,7 +98,8 @@ LESSONS = (
     Lesson(
         "7-1-10",
         "… and badly with noise",
-        "The search compares values with gradients that do not belong to them. Adam goes on.",
-        "#l=rosenbrock&m=adam,lbfgs&f=lbfgs&adam.learning_rate=0.02&noise=10&t=200",
+        "The search compares values with gradients that do not belong to them, and gives up; "
+        "Adam goes on.",
+        "#l=taco-shell&m=adam,lbfgs&f=lbfgs&noise=8&adam.learning_rate=0.2&t=200",
     ),
 )

@@ -159,7 +159,7 @@ const showControls = () => {
       S = Object.assign(fresh(name), kept);
     }, { controls: true }))));
   fill_($("methods"), Object.keys(METHODS).map((name) =>
-    choice(METHODS[name].title.replace(", line search", ""), S.methods.includes(name), () => change(() => {
+    choice(METHODS[name].title, S.methods.includes(name), () => change(() => {
       if (!S.methods.includes(name)) {
         S.methods = Object.keys(METHODS).filter((m) => m === name || S.methods.includes(m));
         S.focus = name;
@@ -169,8 +169,8 @@ const showControls = () => {
       }
     }, { settings: false, controls: true }), dot(name))));
   showFocus();
-  $("decay").replaceChildren(...Object.entries(DECAYS).map(([name, { about }]) =>
-    element("option", { value: name, textContent: about, selected: name === S.decay })));
+  $("decay").replaceChildren(...Object.entries(DECAYS).map(([name, { title }]) =>
+    element("option", { value: name, textContent: title, selected: name === S.decay })));
   showDecay();
   const landscape = LANDSCAPES[S.landscape];
   $("parameters").replaceChildren(...landscape.sliders.map((s, i) =>
@@ -313,13 +313,25 @@ const drawBackground = () => {
 const backgroundKey = () =>
   [S.landscape, S.parameters, view.width, view.height, devicePixelRatio, dark.matches].join();
 
-const ARROWS = [[/veloc/, "#009E73"], [/gradient|steepest/, "#D55E00"], [/./, "#1F78D1"]];
-const arrowColor = (label) => ARROWS.find(([pattern]) => pattern.test(label))[1];
+const ARROWS = [
+  [/veloc/, "#00845F", "#2BD1A0"], [/gradient|steepest/, "#D55E00", "#FF8A3D"],
+  [/./, "#1565C0", "#7CC8FF"],
+];
+// The step is drawn last, and thinner, on top of its parts.
+const drawArrows = (context, arrows, to) => {
+  const rank = ({ label }) => ARROWS.findIndex(([pattern]) => pattern.test(label));
+  [...arrows].sort((a, b) => rank(a) - rank(b)).forEach((arrow) => {
+    const { label, origin, delta } = arrow, end = [origin[0] + delta[0], origin[1] + delta[1]];
+    drawArrow(context, to(origin), to(end), arrowColor(label), rank(arrow) === 2 ? 2 : 3);
+  });
+};
+const arrowColor = (label) => ARROWS.find(([pattern]) => pattern.test(label))[dark.matches ? 2 : 1];
 const halo = () => (dark.matches ? "#12161b" : "#ffffff");
 
-const drawArrow = (context, from, to, color, width = 2.5) => {
+// Too short an arrow shows no direction; the lens has it enlarged.
+const drawArrow = (context, from, to, color, width) => {
   const length = Math.hypot(to[0] - from[0], to[1] - from[1]);
-  if (!(length > 1) || length > 1e5) return;
+  if (!(length > 7) || length > 1e5) return;
   const head = Math.min(10, length * 0.5), u = [(to[0] - from[0]) / length, (to[1] - from[1]) / length];
   const base = [to[0] - head * u[0], to[1] - head * u[1]];
   for (const [style, extra] of [[halo(), 2.5], [color, 0]]) {
@@ -403,9 +415,7 @@ const drawModel = (context, frame, frames) => {
     const size = 5, columns = Math.ceil(view.width / size) + 1, rows = Math.ceil(view.height / size) + 1;
     const values = Array.from({ length: columns * rows }, (_, k) =>
       model(view.from((k % columns) * size, Math.floor(k / columns) * size)));
-    context.setLineDash([6, 4]);
     [0, 0.5, 0.9].forEach((part) => trace(context, values, columns, rows, part * least, size));
-    context.setLineDash([]);
   }
   const radius = frame.radius * view.scale;
   if (radius > 2 && radius < 3 * view.width) {
@@ -446,10 +456,7 @@ const drawMap = () => {
   if (frame.radius !== null && !frame.status) drawModel(context, frame, frames);
   drawPath(context, S.focus);
   if (frame.scale !== null) drawScale(context, frame);
-  if (!frame.status) {
-    frame.arrows.forEach(({ label, origin, delta }) => drawArrow(context, view.to(origin),
-      view.to([origin[0] + delta[0], origin[1] + delta[1]]), arrowColor(label)));
-  }
+  if (!frame.status) drawArrows(context, frame.arrows, view.to);
   LANDSCAPES[S.landscape].minimizers.forEach((m) => drawStar(context, view.to(m)));
   drawStart(context);
   showLegend(frame);
@@ -485,7 +492,7 @@ const showLegend = (frame) => {
   const entries = frame.status ? [] : frame.arrows.map(({ label }) => entry(arrowColor(label), label));
   if (frame.scale !== null) entries.push(entry(arrowColor("velocity"), "rate of each coordinate"));
   if (frame.radius !== null && !frame.status) {
-    entries.push(entry(arrowColor("model"), "model’s contours (dashed)"), entry(arrowColor("gradient"), "trust region"));
+    entries.push(entry(arrowColor("model"), "contours of the model"), entry(arrowColor("gradient"), "trust region"));
   }
   if (shownFrames(S.focus).some((f) => !f.accepted)) entries.push(element("span", {}, "○ rejected trial"));
   $("legend").replaceChildren(...entries);
@@ -496,6 +503,7 @@ const drawLens = () => {
   const { context, width, height } = sized($("lens"));
   const frames = shownFrames(S.focus), frame = frames[frames.length - 1];
   const arrows = frame.status ? [] : frame.arrows;
+  $("lens").style.visibility = arrows.length ? "" : "hidden";
   const points = arrows.flatMap(({ origin, delta }) => [origin, [origin[0] + delta[0], origin[1] + delta[1]]]);
   if (points.length && points.flat().every(Number.isFinite)) {
     const [xs, ys] = [points.map((p) => p[0]), points.map((p) => p[1])];
@@ -503,8 +511,7 @@ const drawLens = () => {
     const extent = Math.max(...[xs, ys].map((z) => Math.max(...z) - Math.min(...z)));
     const scale = extent > 0 ? (width - 34) / extent : 0;
     const to = ([x, y]) => [width / 2 + (x - middle[0]) * scale, height / 2 - (y - middle[1]) * scale];
-    arrows.forEach(({ label, origin, delta }) => drawArrow(context, to(origin),
-      to([origin[0] + delta[0], origin[1] + delta[1]]), arrowColor(label)));
+    drawArrows(context, arrows, to);
   }
   const facts = [["point", frame.x.map(nice).join(", ")], ["gradient", frame.grad.map(nice).join(", ")]];
   if (frame.rate !== undefined) facts.push(["α now", nice(frame.rate)]);
@@ -643,7 +650,7 @@ $("link").addEventListener("click", async () => {
 const map = $("map");
 const pointOf = (event) => {
   const box = map.getBoundingClientRect();
-  return [event.clientX - box.left, event.clientY - box.top];
+  return [event.clientX - box.left - map.clientLeft, event.clientY - box.top - map.clientTop];
 };
 const nearStart = (point) => {
   const [x, y] = view.to(S.start);

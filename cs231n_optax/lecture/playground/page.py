@@ -10,6 +10,7 @@ from cs231n_optax.experiments.catalog import DECAYS
 from cs231n_optax.lecture.playground.lessons import LESSONS
 from cs231n_optax.lecture.playground.programs import (
     DECAY_SLIDERS,
+    DECAY_TITLES,
     LANDSCAPES,
     PROGRAMS,
     Slider,
@@ -20,8 +21,15 @@ from cs231n_optax.lecture.playground.programs import (
 from cs231n_optax.lecture.style import METHOD_STYLES
 
 COLORS = {name: line.color for name, line in METHOD_STYLES.items()} | {"gd": "#7A9A01"}
-DARK = {"#000000": "#F2F2F2", "#4D4D4D": "#B8B8B8", "#7F7F7F": "#9A9A9A"}
-"""Colours for a dark page in place of those that can't be seen on it."""
+DARK = {
+    "#000000": "#F2F2F2",
+    "#0072B2": "#3D8FD1",
+    "#6A3D9A": "#B38CE0",
+    "#8C6D31": "#C9A45C",
+    "#7F7F7F": "#9A9A9A",
+    "#4D4D4D": "#BBBBBB",
+}
+"""Colours for a dark page in place of those that can hardly be seen on it."""
 
 
 def programs_source() -> str:
@@ -86,7 +94,7 @@ def _landscape(name: str) -> str:
 
 
 def _decay(name: str) -> str:
-    data = {"about": DECAYS[name].about, "sliders": _sliders(DECAY_SLIDERS[name])}
+    data = {"title": DECAY_TITLES[name], "sliders": _sliders(DECAY_SLIDERS[name])}
     return _row(data, {"rate": decay_program(name)})
 
 

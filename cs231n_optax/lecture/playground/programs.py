@@ -197,7 +197,14 @@ LANDSCAPES = {
 
 _EVERY = Slider("every", "every", 5, 200, 50)
 _FACTOR = Slider("factor", "factor", 0.05, 1, 0.5)
-DECAY_SLIDERS = {
+DECAY_TITLES = {
+    "constant": "constant",
+    "step": "step: α · factor^⌊t / every⌋",
+    "exponential": "exponential: α exp(−kt)",
+    "inverse-time": "1/t: α / (1 + kt)",
+    "cyclic-cosine": "cosine cycles (7-1-11)",
+}
+DECAY_SLIDERS: dict[str, tuple[Slider, ...]] = {
     "constant": (),
     "step": (_EVERY, _FACTOR),
     "exponential": (Slider("rate", "k", 1e-4, 0.5, 0.02, is_log=True),),
@@ -365,7 +372,7 @@ PROGRAMS = {
         scale=partial(_adam_scale, True),
     ),
     "gd": Method(
-        "Gradient descent, line search",
+        "Gradient descent",
         "x ← x − tg, with t from a Wolfe search",
         _searching(partial(cs231n_optax.with_line_search, optax.identity())),
         SEARCH,
@@ -386,7 +393,7 @@ PROGRAMS = {
         partial(_line_arrows, "trial step, −tHg"),
     ),
     "newton": Method(
-        "Newton, trust region",
+        "Newton",
         "x ← x + p,  p = argmin g·p + ½ p·Hp,  ‖p‖ ≤ Δ",
         _named(cs231n_optax.newton, "tol"),
         (TOL,),
