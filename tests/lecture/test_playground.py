@@ -331,3 +331,33 @@ def test_every_method_and_landscape_is_there():
             )
             np.testing.assert_allclose(value, landscape.minimum, atol=1e-12)
             np.testing.assert_allclose(grad, 0, atol=1e-12)
+
+
+# The command
+
+
+def test_command(tmp_path, capsys):
+    """One file that refers to no other, with the folder that it needs."""
+    pytest.importorskip("typer", reason="the command line needs typer")
+    from cs231n_optax.cli import main
+
+    out = tmp_path / "new" / "page.html"
+    assert main(["playground", "--out", str(out)]) == 0
+    assert [path.name for path in out.parent.iterdir()] == ["page.html"]
+    assert str(out) in "".join(capsys.readouterr().out.split())
+    text = out.read_text(encoding="utf-8")
+    assert len(text.encode()) < 1e6
+    for reference in ("http:", "https:", "src=", "@import", "url(", "import("):
+        assert reference not in text
+    assert not any(mark in text for mark in ("/*CSS*/", "/*PROGRAMS*/", "/*LESSONS*/", "/*PAGE*/"))
+
+
+def test_command_refuses(tmp_path, capsys):
+    pytest.importorskip("typer", reason="the command line needs typer")
+    from cs231n_optax.cli import main
+
+    assert main(["playground", "--out", str(tmp_path / "page.txt")]) == 2
+    assert ".html" in capsys.readouterr().err
+    (tmp_path / "taken.html").mkdir()
+    assert main(["playground", "--out", str(tmp_path / "taken.html")]) == 2
+    assert "taken.html" in capsys.readouterr().err

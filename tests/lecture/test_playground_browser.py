@@ -86,7 +86,7 @@ def score(page):
 
 
 def state_of(page):
-    fragment = urllib.parse.urlsplit(page.url).fragment
+    fragment = page.evaluate("location.hash")[1:]  # page.url lags behind
     return {key: values[0] for key, values in urllib.parse.parse_qs(fragment).items()}
 
 
@@ -181,9 +181,9 @@ def test_state_is_in_the_address(opened):
     page.select_option("#decay", "exponential")
     page.locator("#noise input").fill("120")
     page.click("#seed")
-    copy = opened("#" + page.url.split("#")[1])
+    copy = opened(page.evaluate("location.hash"))
     assert score(copy) == score(page)
-    assert copy.url == page.url
+    assert state_of(copy) == state_of(page)
     broken = opened("#l=nowhere&x=1,nonsense&m=magic&t=-5&decay=never&adam.b1=x")
     assert state_of(broken)["l"] == "taco-shell"
     assert broken.inner_text("#count") == "0"
@@ -213,7 +213,7 @@ def test_keyboard(opened):
 
 
 def test_drag_and_touch(opened):
-    """The mouse drags the start; a tap sets it."""
+    """The mouse drags the start; a tap sets it, and a finger drags it."""
     page = opened("#l=himmelblau&m=sgd&f=sgd&x=0,0&t=20")
     box = page.locator("#map").bounding_box()
     middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -227,8 +227,21 @@ def test_drag_and_touch(opened):
     phone = opened("#l=himmelblau&m=sgd&f=sgd&t=20", width=400, height=800, has_touch=True)
     box = phone.locator("#map").bounding_box()
     phone.touchscreen.tap(box["x"] + 40, box["y"] + 60)
+    phone.wait_for_function("location.hash.includes('x=')")
     assert start_of(phone)[0] < -2
     assert start_of(phone)[1] > 2
+    before, scrolled = start_of(phone), phone.evaluate("scrollY")
+    finger = phone.context.new_cdp_session(phone)
+    for type_, shift in (
+        ("touchStart", 0),
+        ("touchMove", 30),
+        ("touchMove", 60),
+        ("touchEnd", None),
+    ):
+        at = [] if shift is None else [{"x": box["x"] + 40, "y": box["y"] + 60 + shift}]
+        finger.send("Input.dispatchTouchEvent", {"type": type_, "touchPoints": at})
+    assert start_of(phone)[1] < before[1] - 0.5
+    assert phone.evaluate("scrollY") == scrolled
 
 
 # What each lesson says, as its scoreboard shows it: value v and distance d, by method.

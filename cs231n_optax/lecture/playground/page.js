@@ -98,8 +98,9 @@ const nice = (x) => {
   if (x === undefined || Number.isNaN(x)) return "–";
   if (!Number.isFinite(x)) return x > 0 ? "∞" : "−∞";
   const size = Math.abs(x);
-  const text = size !== 0 && (size < 1e-3 || size >= 1e5) ? x.toExponential(2) : Number(x.toPrecision(4)).toString();
-  return text.replace("-", "−").replace("e−", "e−");
+  const text = size !== 0 && (size < 1e-3 || size >= 1e5)
+    ? x.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e") : String(Number(x.toPrecision(4)));
+  return text.replaceAll("-", "−");
 };
 const element = (tag, properties = {}, ...children) => {
   const node = Object.assign(document.createElement(tag), properties);
@@ -503,7 +504,7 @@ const drawLens = () => {
   const { context, width, height } = sized($("lens"));
   const frames = shownFrames(S.focus), frame = frames[frames.length - 1];
   const arrows = frame.status ? [] : frame.arrows;
-  $("lens").style.visibility = arrows.length ? "" : "hidden";
+  $("lens").hidden = arrows.length === 0;
   const points = arrows.flatMap(({ origin, delta }) => [origin, [origin[0] + delta[0], origin[1] + delta[1]]]);
   if (points.length && points.flat().every(Number.isFinite)) {
     const [xs, ys] = [points.map((p) => p[0]), points.map((p) => p[1])];

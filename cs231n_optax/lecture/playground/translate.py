@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.core import Jaxpr, Literal
 
 SMALL = 8  # elements that become variables of their own
 
@@ -218,7 +218,7 @@ class _Translator:
 
     # Jaxprs
 
-    def function(self, name: str, closed: ClosedJaxpr) -> str:
+    def function(self, name: str, closed: Any) -> str:
         parameters, arguments = [], []
         for var in closed.jaxpr.invars:
             parameter = self.fresh()
