@@ -42,6 +42,13 @@ def spd(n):
     return a + a.T
 
 
+@jax.custom_vjp
+def doubled(x):
+    return x * 2
+
+
+doubled.defvjp(lambda x: (x * 2, None), lambda _, g: (g * 2,))
+
 CASES = {
     "add": (lambda x, y: x + y, V, V[::-1]),
     "sub": (lambda x, y: x - y, V, V[::-1]),
@@ -117,6 +124,9 @@ CASES = {
     ),
     "jit": (lambda x: jax.jit(lambda y: y * 2)(x), X),
     "custom_jvp": (jax.nn.relu, X),
+    "custom_vjp": (doubled, X),
+    "checkpoint": (jax.checkpoint(lambda x: jnp.sin(x) * jax.lax.stop_gradient(x)), X),
+    "copy": (lambda x: (jnp.copy(x), jnp.logical_xor(x > 0, x < 1)), X),
     "optimization_barrier": (lambda x: jax.lax.optimization_barrier((x, x + 1))[1], X),
     "nothing is computed twice or changed": (lambda x: (x, x + 1, (x + 1) * 2, 5.0), LONG),
 }

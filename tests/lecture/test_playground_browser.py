@@ -86,7 +86,7 @@ def score(page):
 
 
 def state_of(page):
-    fragment = page.evaluate("location.hash")[1:]  # page.url lags behind
+    fragment = page.evaluate("toHash()")[1:]
     return {key: values[0] for key, values in urllib.parse.parse_qs(fragment).items()}
 
 
@@ -181,6 +181,7 @@ def test_state_is_in_the_address(opened):
     page.select_option("#decay", "exponential")
     page.locator("#noise input").fill("120")
     page.click("#seed")
+    page.wait_for_function("location.hash === toHash()")
     copy = opened(page.evaluate("location.hash"))
     assert score(copy) == score(page)
     assert state_of(copy) == state_of(page)
@@ -227,7 +228,7 @@ def test_drag_and_touch(opened):
     phone = opened("#l=himmelblau&m=sgd&f=sgd&t=20", width=400, height=800, has_touch=True)
     box = phone.locator("#map").bounding_box()
     phone.touchscreen.tap(box["x"] + 40, box["y"] + 60)
-    phone.wait_for_function("location.hash.includes('x=')")
+    phone.wait_for_function("toHash().includes('x=')")
     assert start_of(phone)[0] < -2
     assert start_of(phone)[1] > 2
     before, scrolled = start_of(phone), phone.evaluate("scrollY")
@@ -274,7 +275,7 @@ def test_lessons(opened):
     assert [lesson.title for lesson in LESSONS] == list(FACTS)
     for lesson in LESSONS:
         page.get_by_role("link", name=lesson.title).click()
-        page.wait_for_function("(state) => location.hash === state", arg=lesson.state)
+        page.wait_for_function("(state) => toHash() === state", arg=lesson.state)
         assert page.inner_text("#count") == state_of(page)["t"]
         rows = score(page)
         values = {name: float(row["value"]) for name, row in rows.items()}

@@ -147,19 +147,19 @@ const choice = (text, pressed, act, ...before) => {
   return button;
 };
 // Replace the buttons of a group, and keep the focus of the keyboard.
-const fill_ = (parent, nodes) => {
+const setButtons = (parent, nodes) => {
   const at = [...parent.children].indexOf(document.activeElement);
   parent.replaceChildren(...nodes);
   if (at >= 0) parent.children[Math.min(at, nodes.length - 1)].focus();
 };
 
 const showControls = () => {
-  fill_($("landscapes"), Object.entries(LANDSCAPES).map(([name, landscape]) =>
+  setButtons($("landscapes"), Object.entries(LANDSCAPES).map(([name, landscape]) =>
     choice(landscape.title, name === S.landscape, () => change(() => {
       const kept = { methods: S.methods, focus: S.focus, decay: S.decay, decayNumbers: S.decayNumbers, seed: S.seed };
       S = Object.assign(fresh(name), kept);
     }, { controls: true }))));
-  fill_($("methods"), Object.keys(METHODS).map((name) =>
+  setButtons($("methods"), Object.keys(METHODS).map((name) =>
     choice(METHODS[name].title, S.methods.includes(name), () => change(() => {
       if (!S.methods.includes(name)) {
         S.methods = Object.keys(METHODS).filter((m) => m === name || S.methods.includes(m));
@@ -198,10 +198,17 @@ const show = () => {
   drawLens();
   $("count").textContent = S.t;
   $("play").textContent = playing ? "❚❚ Pause" : "▶ Play";
-  try {
-    history.replaceState(null, "", toHash());
-  } catch { /* too many changes at once: the next one gets through */ }
+  saveSoon();
 };
+
+// The address follows the state, twice a second at most: browsers refuse more.
+let saving = 0;
+const save = () => {
+  clearTimeout(saving);
+  saving = 0;
+  history.replaceState(null, "", toHash());
+};
+const saveSoon = () => { saving ||= setTimeout(save, 500); };
 
 const statusText = (run, frames) => {
   const last = frames[frames.length - 1];
@@ -638,6 +645,7 @@ $("decay").addEventListener("change", (event) => change(() => {
   showDecay();
 }));
 $("link").addEventListener("click", async () => {
+  save();
   try {
     await navigator.clipboard.writeText(location.href);
     $("link").textContent = "Copied";
@@ -708,5 +716,8 @@ new ResizeObserver(() => { if (S) show(); }).observe(map);
 $("lessons").replaceChildren(...LESSONS.map((lesson) => element("li", {},
   element("a", { href: lesson.state, textContent: lesson.title }),
   element("small", { textContent: `${lesson.section}: ${lesson.text}` }))));
-$("lessons").addEventListener("click", () => map.scrollIntoView({ block: "nearest" }));
+$("lessons").addEventListener("click", () => {
+  save(); // so that the browser's Back returns to this state
+  map.scrollIntoView({ block: "nearest" });
+});
 open();

@@ -33,6 +33,7 @@ CALLS = {
     "custom_vjp_call": "call_jaxpr",
     "custom_vmap_call": "call",
     "checkpoint": "jaxpr",
+    "remat2": "jaxpr",
 }
 
 
@@ -472,7 +473,6 @@ ELEMENTWISE: dict[str, Callable[..., str]] = {
     "select_n": _chosen,
     "convert_element_type": _converted,
     "copy": lambda dtype, params, x: x,
-    "copy_p": lambda dtype, params, x: x,
     "stop_gradient": lambda dtype, params, x: x,
 }
 
@@ -499,7 +499,7 @@ def _broadcast(t: _Translator, operands: list[Value], params: Any, outvars: Any)
 
 
 def _reshaped(t: _Translator, operands: list[Value], params: Any, outvars: Any) -> list[Value]:
-    """``reshape``, ``squeeze`` and ``expand_dims``."""
+    """``reshape`` and ``squeeze``: the same elements in the same order."""
     del t, params
     return [operands[0]._replace(shape=tuple(outvars[0].aval.shape))]
 
@@ -781,7 +781,6 @@ PRIMITIVES: dict[str, Callable[..., list[Value]]] = {
     "broadcast_in_dim": _broadcast,
     "reshape": _reshaped,
     "squeeze": _reshaped,
-    "expand_dims": _reshaped,
     "transpose": _transposed,
     "rev": _reversed,
     "slice": _sliced,
