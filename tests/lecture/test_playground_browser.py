@@ -190,6 +190,14 @@ def test_state_is_in_the_address(opened):
     assert broken.inner_text("#count") == "0"
 
 
+@pytest.mark.parametrize("kappa", [1, 5, 60, 200])
+def test_tuned_rates_follow_kappa(opened, kappa):
+    """At no κ does a method at its tuned rate leave the valley."""
+    page = opened(f"#l=taco-shell&kappa={kappa}&m=sgd,momentum,nesterov&f=sgd&t=200")
+    for row in score(page).values():
+        assert float(row["distance"]) < 9
+
+
 def test_keyboard(opened):
     """All of it without a mouse: move the start, step, go back, play, choose a method."""
     page = opened("#l=saddle&m=sgd&f=sgd&t=0")

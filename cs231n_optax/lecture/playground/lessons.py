@@ -73,8 +73,8 @@ LESSONS = (
     Lesson(
         "7-1-8",
         "A decay of the rate calms the noise",
-        "The rate is halved every 25 steps. Set the decay to “constant” to compare.",
-        "#l=taco-shell&m=sgd&f=sgd&decay=step,25,0.5&noise=8&t=150",
+        "The rate is halved every 50 steps. Set the decay to “constant” to compare.",
+        "#l=taco-shell&m=sgd&f=sgd&decay=step,50,0.5&noise=8&t=200",
     ),
     Lesson(
         "7-1-9",

@@ -13,8 +13,12 @@ const fresh = (landscape) => ({
   start: LANDSCAPES[landscape].start.slice(), methods: ["momentum", "adam", "lbfgs"],
   focus: "momentum", numbers: {}, decay: "constant", decayNumbers: [], noise: 0, seed: 1, t: 0,
 });
-const defaultOf = (method, slider) =>
-  slider.name === "learning_rate" ? LANDSCAPES[S.landscape].rates[method] : slider.default;
+const defaultOf = (method, slider) => {
+  if (slider.name !== "learning_rate") return slider.default;
+  const { rates, rescaled, sliders } = LANDSCAPES[S.landscape];
+  if (!rescaled.includes(method) || S.parameters[0] === sliders[0].default) return rates[method];
+  return Number(((rates[method] * (1 + sliders[0].default)) / (1 + S.parameters[0])).toPrecision(3));
+};
 const numberOf = (method, slider) =>
   S.numbers[`${method}.${slider.name}`] ?? defaultOf(method, slider);
 
@@ -175,7 +179,10 @@ const showControls = () => {
   showDecay();
   const landscape = LANDSCAPES[S.landscape];
   $("parameters").replaceChildren(...landscape.sliders.map((s, i) =>
-    sliderRow(s, S.parameters[i], (x) => { S.parameters[i] = x; })));
+    sliderRow(s, S.parameters[i], (x) => {
+      S.parameters[i] = x;
+      showFocus(); // the tuned rates depend on it
+    })));
   $("noise").replaceChildren(sliderRow(NOISE, S.noise, (x) => { S.noise = x; }));
 };
 const showDecay = () => $("decayNumbers").replaceChildren(...DECAYS[S.decay].sliders.map((s, i) =>

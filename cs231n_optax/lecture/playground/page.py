@@ -89,6 +89,7 @@ def _landscape(name: str) -> str:
         "minimizers": landscape.minimizers.tolist(),
         "minimum": landscape.minimum,
         "rates": landscape.rates,
+        "rescaled": landscape.rescaled,
     }
     return _row(data, landscape_program(landscape))
 

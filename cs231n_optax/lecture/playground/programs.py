@@ -45,6 +45,8 @@ class Landscape(NamedTuple):
       minimizers: (k, 2), all global minimisers.
       minimum: the value there.
       rates: the tuned learning rate of each first-order method.
+      rescaled: methods whose tuned rate belongs to the default κ, and is multiplied by
+        (1 + default κ) / (1 + κ) at another, as the best rate of SGD on a quadratic, 2 / (1 + κ).
     """
 
     title: str
@@ -55,6 +57,7 @@ class Landscape(NamedTuple):
     minimizers: np.ndarray
     minimum: float
     rates: Mapping[str, float]
+    rescaled: tuple[str, ...] = ()
 
 
 class Arrow(NamedTuple):
@@ -141,6 +144,7 @@ LANDSCAPES = {
         np.zeros((1, 2)),
         0.0,
         _rates(0.07, 0.03, 0.05, 2, 0.2, 0.3, 1.5),
+        rescaled=("sgd", "momentum", "nesterov"),
     ),
     "saddle": _landscape(
         landscapes.saddle(),
