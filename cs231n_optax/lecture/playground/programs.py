@@ -369,7 +369,7 @@ PROGRAMS = {
     ),
     "adam": Method(
         "Adam",
-        "as before, with m / (1−β₁ᵗ) and s / (1−β₂ᵗ)",
+        "m and s as without the correction;  x ← x − α m/(1−β₁ᵗ) / (√(s/(1−β₂ᵗ)) + ε)",
         _named(METHODS["adam"], *_ADAM_NAMES),
         _ADAM,
         _adaptive_arrows,
@@ -407,7 +407,7 @@ PROGRAMS = {
     ),
     "newton-cg": Method(
         "Newton-CG",
-        "the same, with Hp = −g by conjugate gradients, from products Hv",
+        "x ← x + p,  Hp = −g by conjugate gradients from products Hv,  ‖p‖ ≤ Δ",
         _named(cs231n_optax.newton_cg, "tol"),
         (TOL,),
         _region_arrows,
@@ -417,7 +417,7 @@ PROGRAMS = {
 }
 
 
-# Translations. A generated function takes numbers, then arrays, in the order given here.
+# Translations
 
 _POINT = jax.ShapeDtypeStruct((2,), np.float64)
 _NUMBER = jax.ShapeDtypeStruct((), np.float64)
