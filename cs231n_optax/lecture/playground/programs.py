@@ -268,7 +268,9 @@ def _nesterov_arrows(step: Step) -> dict[str, Arrow]:
 def _adaptive_arrows(step: Step) -> dict[str, Arrow]:
     rate = step.numbers["learning_rate"]
     return {
-        "gradient": Arrow(step.point, -rate * step.grads / (jnp.max(jnp.abs(step.grads)) + 1e-30)),
+        "gradient, −g scaled": Arrow(
+            step.point, -rate * step.grads / (jnp.max(jnp.abs(step.grads)) + 1e-30)
+        ),
         "step": Arrow(step.point, step.updates),
     }
 
