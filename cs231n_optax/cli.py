@@ -82,6 +82,7 @@ def _application() -> "typer.Typer":
     from cs231n_optax.experiments.solve import command as solve
     from cs231n_optax.experiments.sweep import command as sweep
     from cs231n_optax.lecture import command as lecture
+    from cs231n_optax.lecture.playground import command as playground
 
     app = typer.Typer(add_completion=False)
     for command, examples in (
@@ -90,6 +91,7 @@ def _application() -> "typer.Typer":
         (solve.solve, solve.EXAMPLES),
         (lecture.figures, lecture.FIGURES_EXAMPLES),
         (lecture.claims, lecture.CLAIMS_EXAMPLES),
+        (playground.playground, playground.EXAMPLES),
     ):
         paragraphs = (inspect.getdoc(command) or "").split("\n\n")
         text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
