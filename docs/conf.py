@@ -1,4 +1,6 @@
-"""Sphinx's settings: the README and the docstrings, as pages."""
+"""Sphinx's settings, and the playground beside the pages."""
+
+from pathlib import Path
 
 project = "cs231n_optax"
 author = "The cs231n_optax developers"
@@ -17,3 +19,16 @@ default_role = "py:obj"
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_custom_sections = ["Source", "Differs from"]
+
+
+def write_playground(app, exception):
+    """Write playground.html into the folder of the pages."""
+    if exception is None and app.builder.format == "html":
+        from cs231n_optax.lecture.playground.page import build
+
+        (Path(app.outdir) / "playground.html").write_text(build(), encoding="utf-8")
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("build-finished", write_playground)

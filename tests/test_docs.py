@@ -1,9 +1,12 @@
 """The documentation's pages: their snippets run, and their links lead somewhere."""
 
+import html
 import pathlib
 import re
 
 import pytest
+
+from cs231n_optax.lecture.playground.lessons import LESSONS
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
@@ -25,3 +28,11 @@ def test_snippets_run(page, capsys):
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_lessons_of_the_playground():
+    page = html.unescape((DOCS / "playground.md").read_text())
+    assert re.findall(r'"playground\.html(#[^"]+)"', page) == [lesson.state for lesson in LESSONS]
+    for lecture in (DOCS / "lecture").glob("*.md"):
+        for state in re.findall(r'playground\.html(#[^"]+)"', html.unescape(lecture.read_text())):
+            assert state in page

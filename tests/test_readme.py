@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
-IDS = ["the loop", "the sweep", "ensembles", "minimize", "newton"]
+IDS = ["the loop", "minimize"]
 
 
 @functools.cache
