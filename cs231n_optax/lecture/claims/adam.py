@@ -363,7 +363,7 @@ RATE_CASES = "the best rate", "α = 0.001"
 
 
 def losses_of_both(quick: bool) -> dict[str, Any]:
-    """Adam without and with bias correction, after 500 steps by batches of 32 (--quick: 100).
+    """Adam without and with bias correction, after 500 steps by batches of 32 (`--quick`: 100).
 
     On four models of the digits: softmax regression, a perceptron, an autoencoder and (not with
     `--quick`) a CNN. Each has the default α = 0.001, and the best of nine from 0.0003 to 3 on two

@@ -57,7 +57,7 @@ def best_rate(losses: np.ndarray) -> np.ndarray:
 
 
 def full_batch_losses(quick: bool) -> dict[str, Any]:
-    """L-BFGS and Adam on all 1437 digits, from random starts, 300 evaluations (--quick: 100).
+    """L-BFGS and Adam on all 1437 digits, from random starts, 300 evaluations (`--quick`: 100).
 
     On softmax regression with an L2 penalty and on a perceptron. Adam has six rates, from 0.003 to
     1, and after each evaluation the best of them. Counted: the evaluations of both until the loss
@@ -143,7 +143,7 @@ BATCHES = np.array([16, 64, 256, 1437])
 
 
 def mini_batch_losses(quick: bool) -> dict[str, Any]:
-    """L-BFGS and Adam by batches of B of the 1437 digits, 300 evaluations each (--quick: 100).
+    """L-BFGS and Adam by batches of B of the 1437 digits, 300 evaluations each (`--quick`: 100).
 
     Softmax regression with an L2 penalty. L-BFGS keeps a batch until it has accepted a point on it.
     Adam has the best of six rates, from 0.003 to 1, for each B. Measured: the last loss on all
