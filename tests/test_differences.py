@@ -75,7 +75,7 @@ def test_every_run_of_pytorch_is_compared():
 
 
 def test_nesterov_has_its_rate_inside_the_velocity():
-    """The table: the same until α changes, at step 10; then PyTorch's and Optax's α stand outside."""
+    """Table: the same until α changes, at step 10; then PyTorch's and Optax's α stand outside."""
     schedule = co.step_decay(0.1, every=10)
     ours, torch = iterates(co.nesterov(schedule, 0.9)), torch_runs()["nesterov_step_decay"]
     assert difference(ours[:11], torch[:11]) < 1e-14
@@ -89,7 +89,7 @@ def test_nesterov_has_its_rate_inside_the_velocity():
 
 
 def test_momentum_has_its_rate_outside_the_velocity():
-    """The table: equal to Optax and PyTorch; the order of the chain is the difference to Nesterov."""
+    """Table: equal to Optax and PyTorch; the order of the chain is the difference to Nesterov."""
     schedule = co.step_decay(0.1, every=10)
     inside = optax.chain(optax.scale_by_learning_rate(schedule), co.scale_by_momentum(0.9))
     ours = iterates(co.momentum(schedule, 0.9))
@@ -98,7 +98,7 @@ def test_momentum_has_its_rate_outside_the_velocity():
 
 
 def test_adagrad_starts_at_zero_with_eps_outside_the_root():
-    """The table: Optax starts its sum at 0.1 and has eps inside the root."""
+    """Table: Optax starts its sum at 0.1 and has eps inside the root."""
     ours = iterates(co.adagrad(0.5))
     assert difference(ours, iterates(optax.adagrad(0.5))) > 0.2
     inside = iterates(optax.adagrad(0.5, initial_accumulator_value=0.0, eps=EPS))
@@ -112,7 +112,7 @@ def test_adagrad_starts_at_zero_with_eps_outside_the_root():
 
 
 def test_rmsprop_has_eps_outside_the_root():
-    """The table: Optax has eps = 1e-8 inside the root; PyTorch's defaults are 0.99 and 1e-8."""
+    """Table: Optax has eps = 1e-8 inside the root; PyTorch's defaults are 0.99 and 1e-8."""
     ours = iterates(co.rmsprop(0.05))
     assert 1e-8 < difference(ours, iterates(optax.rmsprop(0.05))) < 1e-5
     assert difference(ours, iterates(optax.rmsprop(0.05, eps=EPS, eps_in_sqrt=False))) < 1e-13
@@ -120,14 +120,14 @@ def test_rmsprop_has_eps_outside_the_root():
 
 
 def test_adam_has_eps_1e_7():
-    """The table: Optax and PyTorch have 1e-8; otherwise the rule is one."""
+    """Table: Optax and PyTorch have 1e-8; otherwise the rule is one."""
     ours = iterates(co.adam(0.1))
     assert 1e-8 < difference(ours, iterates(optax.adam(0.1))) < 1e-6
     assert difference(ours, iterates(optax.adam(0.1, **ADAM))) < 1e-13
 
 
 def test_adams_bias_correction_keeps_its_digits_in_float32():
-    """The table: the first step is α g / (|g| + ε) to 2e-7; Optax's 1 - b2**t loses 6e-6."""
+    """Table: the first step is α g / (|g| + ε) to 2e-7; Optax's 1 - b2**t loses 6e-6."""
     errors = {}
     for name, tx in (("ours", co.adam(1.0)), ("optax", optax.adam(1.0, **ADAM))):
         step, _ = tx.update(jnp.array([3.0]), tx.init(jnp.zeros(1)))
@@ -136,7 +136,7 @@ def test_adams_bias_correction_keeps_its_digits_in_float32():
 
 
 def test_zero_gradients_in_float16():
-    """The table: Optax's Adam gives NaN, since 1e-8 is zero in float16."""
+    """Table: Optax's Adam gives NaN, since 1e-8 is zero in float16."""
     x = jnp.ones(2, jnp.float16)
     for tx, finite in ((co.adam(0.1), True), (optax.adam(0.1), False)):
         step, _ = tx.update(0 * x, tx.init(x))
@@ -144,7 +144,7 @@ def test_zero_gradients_in_float16():
 
 
 def test_the_pages_listings_differ():
-    """The table: three slips of the lecture's page, each transcribed as printed."""
+    """Table: three slips of the lecture's page, each transcribed as printed."""
     x, g, learning_rate, rho = 1.0, 2.0, 0.1, 0.9
     # 7-1-3, momentum: the listing adds the velocity, and climbs f = x².
     vx = rho * 0.0 + g

@@ -106,7 +106,7 @@ def test_learning_rate_can_be_read_from_the_state():
 
 
 def test_optaxs_own_schedules_cannot_be_traced():
-    """Why these exist. If Optax lifts the limit, this fails, and the line of docs/differences.md goes."""
+    """Why these exist. If Optax lifts the limit, a line of docs/differences.md goes."""
     for make in (
         lambda x: optax.exponential_decay(0.1, x, 0.5),
         lambda x: optax.cosine_decay_schedule(0.1, x),
