@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+import cs231n_optax as co
 from cs231n_optax.lecture.playground.lessons import LESSONS
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
@@ -28,6 +29,11 @@ def test_snippets_run(page, capsys):
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_every_public_name_has_a_page():
+    names = re.findall(r"^   (\w+)$", (DOCS / "api.rst").read_text(), re.MULTILINE)
+    assert sorted(names) == sorted(co.__all__)
 
 
 def test_lessons_of_the_playground():
