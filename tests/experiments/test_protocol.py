@@ -231,14 +231,20 @@ def test_a_run_is_that_of_fit():
 @pytest.fixture
 def tiny_protocol(monkeypatch, tmp_path):
     """The command of a race of two methods on one workload of four steps."""
-    for method in METHODS.keys() - {"sgd", "adam"}:
-        monkeypatch.delitem(METHODS, method)
-    for name in list(WORKLOADS)[1:]:
-        monkeypatch.delitem(WORKLOADS, name)
-    monkeypatch.setitem(WORKLOADS, "quadratic", tiny_quadratic)
-    monkeypatch.setitem(SIZES, "quick", TINY)
     monkeypatch.setattr(targets, "read", lambda size: {"quadratic": 45.0})
-    return ["race", "--protocol", "--quick", "--out", str(tmp_path / "out")]
+    monkeypatch.setitem(SIZES, "quick", TINY)
+    methods, workloads = dict(METHODS), dict(WORKLOADS)
+    _replace(METHODS, {name: methods[name] for name in ("sgd", "adam")})
+    _replace(WORKLOADS, {"quadratic": tiny_quadratic})
+    yield ["race", "--protocol", "--quick", "--out", str(tmp_path / "out")]
+    _replace(METHODS, methods)
+    _replace(WORKLOADS, workloads)
+
+
+def _replace(table, rows):
+    """Put other rows into a table, in their order."""
+    table.clear()
+    table.update(rows)
 
 
 def test_a_tiny_race(tiny_protocol, tmp_path, capsys):

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from matplotlib.figure import Figure
-from scipy.stats import rankdata
 
 import cs231n_optax
 from cs231n_optax.experiments.errors import InputError
@@ -499,6 +498,8 @@ def mean_ranks(losses: np.ndarray) -> Estimate:
     Args:
       losses: (repeats, tasks, steps, methods).
     """
+    from scipy.stats import rankdata  # its import takes a second
+
     ranks = rankdata(np.where(np.isnan(losses), np.inf, losses), axis=-1)
     return mean(ranks.mean(axis=1))
 

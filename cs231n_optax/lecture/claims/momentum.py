@@ -10,7 +10,6 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 from matplotlib.figure import Figure
-from scipy import optimize
 
 import cs231n_optax
 from cs231n_optax.lecture import style
@@ -595,6 +594,8 @@ def digits(model: Model, minimum: float, num_epochs: int) -> Losses:
 
 def lowest(problem: landscapes.Landscape) -> float:
     """The minimum of a convex problem, by SciPy."""
+    from scipy import optimize  # its import takes a second
+
     fun = jax.jit(jax.value_and_grad(problem.fun))
     return optimize.minimize(fun, problem.x0, jac=True, method="L-BFGS-B", tol=1e-9).fun
 
