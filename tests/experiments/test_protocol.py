@@ -1,7 +1,6 @@
 """The protocol: its statistics by hand, equal budgets, and a tiny race through the command."""
 
 import csv
-import importlib
 import json
 from functools import partial
 
@@ -235,7 +234,6 @@ def tiny_protocol(monkeypatch, tmp_path):
     monkeypatch.setattr(targets, "read", lambda size: {"quadratic": 45.0})
     monkeypatch.setitem(SIZES, "quick", TINY)
     methods, workloads = dict(METHODS), dict(WORKLOADS)
-    importlib.import_module("cs231n_optax.lecture.playground.programs")  # reads the whole tables
     _replace(METHODS, {name: methods[name] for name in ("sgd", "adam")})
     _replace(WORKLOADS, {"quadratic": tiny_quadratic})
     yield ["race", "--protocol", "--quick", "--out", str(tmp_path / "out")]

@@ -7,7 +7,6 @@ from cs231n_optax._files import replacing
 from cs231n_optax.experiments import files, interrupts, options
 from cs231n_optax.experiments.console import consoles, print_written
 from cs231n_optax.experiments.errors import InputError
-from cs231n_optax.lecture.playground.page import build
 
 EXAMPLES = """Examples:
   cs231n-optax playground --out playground.html
@@ -30,6 +29,8 @@ def playground(out: Out = Path("playground.html"), quiet: options.Quiet = False)
     files.check_writable(out.parent, [out.name])
     console, _ = consoles(quiet=quiet)
     interrupts.begin()
+    from cs231n_optax.lecture.playground.page import build  # other commands need not load it
+
     page = build()
     interrupts.only_record()
     out.parent.mkdir(parents=True, exist_ok=True)
