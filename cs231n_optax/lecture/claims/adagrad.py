@@ -27,13 +27,8 @@ from cs231n_optax.lecture.claims.claim import (
     ratio,
     slope,
 )
-from cs231n_optax.lecture.claims.learning_rate import (
-    BATCH_SIZE,
-    L2,
-    MODELS,
-    for_each,
-    training_set,
-)
+from cs231n_optax.lecture.claims.experiment import for_each, training_set
+from cs231n_optax.lecture.claims.learning_rate import BATCH_SIZE, L2, MODELS
 from cs231n_optax.lecture.claims.momentum import (
     NUM_RATES,
     NUM_TUNING,

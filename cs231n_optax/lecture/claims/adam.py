@@ -28,7 +28,8 @@ from cs231n_optax.lecture.claims.claim import (
     mean,
     ratio,
 )
-from cs231n_optax.lecture.claims.learning_rate import MODELS, Model, for_each, training_set
+from cs231n_optax.lecture.claims.experiment import for_each, training_set
+from cs231n_optax.lecture.claims.learning_rate import MODELS, Model
 from cs231n_optax.lecture.claims.rmsprop import BATCH_SIZE, one_of, train
 from cs231n_optax.problems import datasets, networks
 

@@ -26,15 +26,8 @@ from cs231n_optax.lecture.claims.claim import (
     mean,
     ratio,
 )
-from cs231n_optax.lecture.claims.learning_rate import (
-    BATCH_SIZE,
-    EPOCH,
-    L2,
-    MODELS,
-    Model,
-    for_each,
-    training_set,
-)
+from cs231n_optax.lecture.claims.experiment import for_each, training_set
+from cs231n_optax.lecture.claims.learning_rate import BATCH_SIZE, EPOCH, L2, MODELS, Model
 from cs231n_optax.lecture.claims.problem_c import NET, gradient, loss
 from cs231n_optax.lecture.descent import descend
 from cs231n_optax.lecture.landscapes import local_minimum, plateau

@@ -26,14 +26,8 @@ from cs231n_optax.lecture.claims.claim import (
     ratio,
     slope,
 )
-from cs231n_optax.lecture.claims.learning_rate import (
-    BATCH_SIZE,
-    MODELS,
-    Model,
-    for_each,
-    lowest_regression_loss,
-    training_set,
-)
+from cs231n_optax.lecture.claims.experiment import for_each, lowest_regression_loss, training_set
+from cs231n_optax.lecture.claims.learning_rate import BATCH_SIZE, MODELS, Model
 
 METHODS = {"rmsprop": cs231n_optax.rmsprop, "adagrad": cs231n_optax.adagrad}
 LABELS = {"rmsprop": "RMSProp", "adagrad": "AdaGrad"}
