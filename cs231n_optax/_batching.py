@@ -1,4 +1,9 @@
-"""Conditionals under `jax.vmap`, and small functions compiled into one kernel.
+"""Conditionals on each platform and under `jax.vmap`.
+
+XLA for CPU skips what a conditional does not need, and compiles a short loop into one kernel. On a
+GPU each round of a loop and each conditional waits for the host, so a program without control flow
+is faster there, though it computes more. So `compute_if` and `fused_if` have control flow on CPU,
+and none on other platforms.
 
 Under vmap a `jax.lax.cond` whose flag differs between batch elements computes both branches and
 selects, and a `jax.lax.while_loop` selects its whole carry in every round. With the flag
@@ -41,16 +46,33 @@ def _active_in_batch_vmapped(axis_size: int, in_batched: list[bool], flag: jax.A
     return flag, True
 
 
+def compute_if(flag: jax.Array, function: Callable[[], Any], otherwise: Any) -> Any:
+    """``function()`` if a flag holds, else ``otherwise``, a tree of the same shapes and dtypes.
+
+    On CPU nothing is computed if the flag holds for no element of the surrounding batches.
+    """
+
+    function = jax.jit(function)  # traced once
+
+    def cond() -> Any:
+        new = jax.lax.cond(any_in_batch(flag), function, lambda: otherwise)
+        return _tree.select(active_in_batch(flag), new, otherwise)
+
+    return jax.lax.platform_dependent(
+        cpu=cond, default=lambda: _tree.select(flag, function(), otherwise)
+    )
+
+
 def fused_if(
     flag: jax.Array, function: Callable[[Any], tuple[Any, Any]], record: Any
 ) -> tuple[Any, Any]:
-    """``function(record) -> (record, outputs)`` if a flag holds, in one kernel.
+    """``function(record) -> (record, outputs)`` if a flag holds, for a few scalars.
 
     If not, the record is unchanged and the outputs are zero or False. It computes what a
-    `jax.lax.cond` would, as an optimisation for functions of a few scalars. XLA for CPU compiles a
-    loop over less than a kilobyte into one function, but starts a kernel for each result of a cond
-    or a select. Written as a loop of one round or none, the scalar work of a line search takes an
-    order of magnitude less time.
+    `jax.lax.cond` would. XLA for CPU compiles a loop over less than a kilobyte into one function,
+    but starts a kernel for each result of a cond or a select. Written as a loop of one round or
+    none, the scalar work of a line search takes an order of magnitude less time. On other
+    platforms it is computed in any case, and selected.
 
     Args:
       flag: bool scalar.
@@ -58,16 +80,23 @@ def fused_if(
         further scalars, or None. It may close over other scalars.
       record: a tree of scalars. To use the old values after this call costs a copy of them.
     """
+    function = jax.jit(function)  # traced once
     shapes = jax.eval_shape(function, record)
     axes = varying_axes((flag, shapes))
+    old = vary((record, _tree.zeros_like(shapes[1])), axes)
 
     def body(carry: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
         old, _ = carry
         new = _tree.select(active_in_batch(flag), function(old[0]), old)
         return vary((new, jnp.zeros((), bool)), axes)
 
-    start = vary(((record, _tree.zeros_like(shapes[1])), any_in_batch(flag)), axes)
-    return jax.lax.while_loop(lambda carry: carry[1], body, start)[0]
+    def loop() -> tuple[Any, Any]:
+        start = (old, vary(any_in_batch(flag), axes))
+        return jax.lax.while_loop(lambda carry: carry[1], body, start)[0]
+
+    return jax.lax.platform_dependent(
+        cpu=loop, default=lambda: _tree.select(flag, function(record), old)
+    )
 
 
 # Inside `jax.shard_map` the type of an array names the mesh axes over which its values vary, and

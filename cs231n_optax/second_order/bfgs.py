@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from cs231n_optax import _checks, _tree
-from cs231n_optax._batching import any_in_batch, fused_if
+from cs231n_optax._batching import compute_if, fused_if
 from cs231n_optax._precision import in_float32, widen_all
 from cs231n_optax.globalization.line_search import with_line_search
 from cs231n_optax.globalization.search import Search
@@ -137,10 +137,10 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
 
         # H y and H g with the old H, where a direction is needed.
         pair = curvature_pair(x, g, state.params, state.grads)
-        hy, hg = jax.lax.cond(
-            any_in_batch(needs_direction),
+        hy, hg = compute_if(
+            needs_direction,
             lambda: (_tree.matvec(h, pair.y), _tree.matvec(h, g)),
-            lambda: (pair.y, g),
+            otherwise=(pair.y, g),
         )
 
         # The coefficients of the update.

@@ -9,9 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cs231n_optax import _checks, _tree
 from cs231n_optax._precision import widen_all
+
+MAX_UNROLLED = 8  # batches of rows that a GPU computes without a loop, see `_batching`
 
 
 def hessian_matrix(fun: Callable[[Any], Any], params: Any, *, batch_size: int = 256) -> jax.Array:
@@ -69,8 +72,25 @@ def hessian_matrix(fun: Callable[[Any], Any], params: Any, *, batch_size: int = 
         def row(i: jax.Array) -> jax.Array:
             return product(jax.nn.one_hot(i, x.size, dtype=x.dtype))
 
-        hessian = jax.lax.map(row, jnp.arange(x.size), batch_size=batch_size)
+        hessian = _map_rows(row, x.size, batch_size)
     return (hessian + hessian.T) / 2
+
+
+def _map_rows(row: Callable[[jax.Array], jax.Array], size: int, batch_size: int) -> jax.Array:
+    """The rows of a matrix, a batch at a time."""
+    indices = np.arange(size, dtype=np.int32)
+    if size > MAX_UNROLLED * batch_size:
+        return jax.lax.map(row, jnp.asarray(indices), batch_size=batch_size)
+
+    def unrolled() -> jax.Array:
+        batches = np.split(indices, range(batch_size, size, batch_size))
+        return jnp.concatenate([rows(jnp.asarray(batch)) for batch in batches])
+
+    rows = jax.jit(jax.vmap(row))  # traced once a size
+    return jax.lax.platform_dependent(
+        cpu=lambda: jax.lax.map(row, jnp.asarray(indices), batch_size=batch_size),
+        default=unrolled,
+    )
 
 
 def hvp(fun: Callable[[Any], Any], params: Any, v: Any) -> Any:

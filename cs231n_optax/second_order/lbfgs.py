@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from cs231n_optax import _checks, _tree
-from cs231n_optax._batching import active_in_batch, any_in_batch, fused_if
+from cs231n_optax._batching import compute_if, fused_if
 from cs231n_optax._precision import in_float32, widen_all
 from cs231n_optax.globalization.line_search import with_line_search
 from cs231n_optax.globalization.search import Search
@@ -183,14 +183,17 @@ def scale_by_lbfgs(memory_size: int = 15) -> optax.GradientTransformationExtraAr
 
         # The direction H g, where it is needed. The two forms agree up to rounding.
         if _is_tiny(params):
-            return _two_loops(grads, new), new
+            direction = jax.lax.platform_dependent(
+                cpu=lambda: _two_loops(grads, new, unroll=False),
+                default=lambda: _two_loops(grads, new, unroll=True),
+            )
+            return direction, new
         old = Compact(state.r_inverse, state.s_grad)
-        direction, compact = jax.lax.cond(
-            any_in_batch(needs_direction),
+        direction, compact = compute_if(
+            needs_direction,
             lambda: _compact_form(grads, new, old, slot=slot, keep=keep, restart=restart),
-            lambda: (grads, old),
+            otherwise=(grads, old),
         )
-        compact = _tree.select(active_in_batch(needs_direction), compact, old)
         return direction, new._replace(r_inverse=compact.r_inverse, s_grad=compact.s_grad)
 
     return in_float32(optax.GradientTransformationExtraArgs(init, update))
@@ -310,7 +313,7 @@ def _is_tiny(params: Any) -> bool:
     return sum(jnp.size(x) for x in jax.tree.leaves(params)) <= TINY
 
 
-def _two_loops(grads: Any, state: ScaleByLbfgsState) -> Any:
+def _two_loops(grads: Any, state: ScaleByLbfgsState, *, unroll: bool) -> Any:
     """H g by algorithm 7.4. XLA for CPU compiles each loop over a few numbers into one kernel."""
     m = len(state.sy)
     rho = jnp.where(state.sy > 0, 1 / state.sy, 0)  # 0 skips an empty row
@@ -328,9 +331,10 @@ def _two_loops(grads: Any, state: ScaleByLbfgsState) -> Any:
         b_i = _row(rho, i) * _tree.vdot(_row_of_each(state.y, i), q)
         return _tree.axpy(_row(a, i) - b_i, _row_of_each(state.s, i), q)
 
-    first, last = jnp.int32(0), jnp.int32(m)
-    q, a = jax.lax.fori_loop(first, last, backward, (grads, jnp.zeros_like(rho)))
-    return jax.lax.fori_loop(first, last, forward, _tree.scale(state.scale, q))
+    q, a = grads, jnp.zeros_like(rho)
+    q, a = jax.lax.fori_loop(0, m, backward, (q, a), unroll=unroll)
+    q = _tree.scale(state.scale, q)
+    return jax.lax.fori_loop(0, m, forward, q, unroll=unroll)
 
 
 class Compact(NamedTuple):

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from cs231n_optax import _checks, _tree
-from cs231n_optax._batching import active_in_batch, any_in_batch, vary, varying_axes
+from cs231n_optax._batching import active_in_batch, any_in_batch, compute_if, vary, varying_axes
 from cs231n_optax.globalization.acceptance import Evaluation
 from cs231n_optax.globalization.search import cubic_minimum
 from cs231n_optax.globalization.trust_region import (
@@ -293,7 +293,7 @@ def _update_model(
             radius,
             choose_radius=choose_radius,
             forcing=jnp.minimum(MAX_FORCING, 0.9 * relative**ORDER),
-            max_products=jnp.where(ends, 0, max_products),  # in a batch with others that go on
+            max_products=jnp.where(wanted & ~ends, max_products, 0),
         )
         slope = _tree.vdot(grads, end.step)
         new = NewtonCgState(
@@ -306,10 +306,8 @@ def _update_model(
         )
         return vary((new, ModelInfo(end.is_finite, end.radius, end.negative)), axes)
 
-    def keep() -> tuple[NewtonCgState, ModelInfo]:
-        return vary((state, ModelInfo(jnp.ones((), bool), radius, jnp.zeros((), bool))), axes)
-
-    new, info = jax.lax.cond(any_in_batch(wanted & ~ends), solve, keep)
+    none = ModelInfo(jnp.ones((), bool), radius, jnp.zeros((), bool))
+    new, info = compute_if(wanted & ~ends, solve, otherwise=vary((state, none), axes))
     new = _tree.select(~ends, new, _init_model(params)._replace(num_hvps=new.num_hvps))
     num_hvps = jnp.where(wanted, new.num_hvps, state.num_hvps)
     return _tree.select(wanted & info.is_finite, new, state)._replace(num_hvps=num_hvps), info
