@@ -94,7 +94,8 @@ def power_law_minimum(a: LinePoint, b: LinePoint) -> jax.Array:
     rise = b.phi - a.phi - a.slope * width  # C widthᵖ
     p = width * steepening / rise
     descends = (rise > 0) & (steepening > 0) & (p > 1)
-    root = jnp.power(-a.slope / steepening, 1 / jnp.maximum(p - 1, 1))
+    # xᵏ as exp(k log x), which XLA for CPU computes for many elements at a time.
+    root = jnp.exp(jnp.log(-a.slope / steepening) / jnp.maximum(p - 1, 1))
     return jnp.where(descends, width * root, jnp.inf)
 
 
