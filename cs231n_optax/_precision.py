@@ -12,6 +12,7 @@ import jax
 import optax
 
 from cs231n_optax import _checks, _tree
+from cs231n_optax._eager import compiled_when_eager
 
 
 def in_float32(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
@@ -39,7 +40,7 @@ def in_float32(tx: optax.GradientTransformation) -> optax.GradientTransformation
         narrow = jax.tree.map(lambda u, g: _tree.cast(u, _tree.as_array(g).dtype), wide, updates)
         return narrow, state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(init, compiled_when_eager(update))
 
 
 def widen_all(what: str, tree: Any) -> Any:

@@ -14,6 +14,7 @@ import optax
 
 from cs231n_optax import _checks, _tree
 from cs231n_optax._batching import fused_if
+from cs231n_optax._eager import compiled_when_eager
 from cs231n_optax.globalization.acceptance import (
     Answer,
     Decision,
@@ -204,7 +205,7 @@ def with_line_search(
             search_state=search_state,
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(init, compiled_when_eager(update))
 
 
 def _advance_search(search: Search, state: LineSearchState, evaluation: Evaluation) -> Any:

@@ -16,6 +16,7 @@ import optax
 
 from cs231n_optax import _checks, _tree
 from cs231n_optax._batching import fused_if
+from cs231n_optax._eager import compiled_when_eager
 from cs231n_optax.globalization.acceptance import (
     NOISE,
     Answer,
@@ -243,7 +244,7 @@ def with_trust_region(
             ),
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(init, compiled_when_eager(update))
 
 
 def largest_radius(dtype: Any) -> Any:

@@ -13,6 +13,7 @@ from jax.experimental import io_callback
 
 from cs231n_optax import _checks, _tree
 from cs231n_optax._batching import any_in_batch, fused_if, vary, varying_axes
+from cs231n_optax._eager import compiled_when_eager
 from cs231n_optax.averaging.accepted_points import on_accepted_points, refuse_rejected_points
 from cs231n_optax.globalization.acceptance import gradient_tolerance, has_converged
 from cs231n_optax.globalization.trial import (
@@ -189,10 +190,10 @@ def minimize(
     derivative is valid for a CONVERGED solve, at a minimum with a positive definite Hessian.
     ``x0``, the gradient, ``aux`` and the state have the derivative 0.
 
-    Each call compiles anew. To call it often, put it under one `jax.jit`, with ``fun`` and ``tx``
-    as closures:
-
-        solve = jax.jit(lambda x0, args: minimize(fun, x0, tx, args=args))
+    The first call compiles. A call with the same ``fun``, ``tx`` and ``averaging``, the very same
+    objects, and the same shapes does not compile again. So ``fun`` must be pure, as for `jax.jit`:
+    pass what changes as ``args``. The last 32 functions are kept. With a callback each call
+    compiles.
 
     Args:
       fun: ``fun(x, *args) -> scalar``, differentiable.
@@ -267,6 +268,29 @@ def minimize(
     args = _checks.further_arguments("args", args)
     x0, args = _checks.arrays("x0", x0), _checks.arrays("args", args)
 
+    inputs = (fun, x0, tx, args, tol, atol, max_evals, state, averaging)
+    if callback is None:
+        return _run_compiled(*inputs, has_aux=has_aux)
+    host = HostCallback(callback)
+    return host.run(lambda: _run(*inputs, has_aux=has_aux, callback=host))
+
+
+def _run(
+    fun: Callable[..., Any],
+    x0: Any,
+    tx: optax.GradientTransformation,
+    args: tuple[Any, ...],
+    tol: Any,
+    atol: Any,
+    max_evals: Any,
+    state: optax.OptState | None,
+    averaging: optax.GradientTransformation | None,
+    *,
+    has_aux: bool,
+    callback: "HostCallback | None" = None,
+) -> MinimizeResult:
+    """`minimize`, of arguments that have been checked."""
+
     def checked(*xs: Any) -> Any:
         return _checks.objective_output("fun", fun(*xs), has_aux=has_aux)
 
@@ -289,12 +313,9 @@ def minimize(
         tol=tol,
         atol=atol,
         max_evals=max_evals,
-        callback=None if callback is None else HostCallback(callback),
+        callback=callback,
     )
-    if problem.callback is None:
-        result = _solve(problem, start, state)
-    else:
-        result = problem.callback.run(lambda: _solve(problem, start, state))
+    result = _solve(problem, start, state)
 
     # Leaves that the method does not move, frozen ones and integers, are inputs, too.
     trial: Any = find_trial(result.state)
@@ -307,6 +328,9 @@ def minimize(
 
     moved, value = _with_derivatives(value_of)(moved, result.value, (fixed, *inputs))
     return result._replace(params=_tree.fill(moved, fixed), value=value)
+
+
+_run_compiled = compiled_when_eager(_run)
 
 
 def _with_trial_record(
