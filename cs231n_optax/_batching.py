@@ -51,7 +51,6 @@ def compute_if(flag: jax.Array, function: Callable[[], Any], otherwise: Any) -> 
 
     On CPU nothing is computed if the flag holds for no element of the surrounding batches.
     """
-
     function = jax.jit(function)  # traced once
 
     def cond() -> Any:

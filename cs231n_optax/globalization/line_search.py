@@ -21,10 +21,18 @@ from cs231n_optax.globalization.acceptance import (
     Evaluation,
     check_evaluation,
     decide,
+    has_converged,
     noise,
 )
 from cs231n_optax.globalization.search import Search
-from cs231n_optax.globalization.trial import RUNNING, Trial, first_trial, next_count
+from cs231n_optax.globalization.trial import (
+    CONVERGED,
+    RUNNING,
+    Trial,
+    first_trial,
+    next_count,
+    scalars_of,
+)
 from cs231n_optax.globalization.wolfe import wolfe
 
 METHOD = "a line search"
@@ -50,6 +58,13 @@ class LineSearchState(NamedTuple):
     direction_state: optax.OptState
     direction: optax.Updates
     search_state: Any
+
+
+class Outlook(NamedTuple):
+    """What a new direction says about the anchor: fields of the `Trial`."""
+
+    predicted_decrease: jax.Array
+    status: jax.Array
 
 
 class Line(NamedTuple):
@@ -113,8 +128,9 @@ def with_line_search(
         of the parabola that would repeat the last decrease, 2 (f - f_last) / φ′(0). The very first
         trial has the length 1, within 10⁻³ to 10² times the largest modulus of a parameter.
       tol: relative tolerance: the run ends CONVERGED at an accepted point x with
-        ‖∇f(x)‖∞ <= atol + tol · max(1, ‖∇f(x₀)‖∞). Both >= 0, numbers or scalar arrays (may be
-        traced). With both 0, only a zero gradient ends it.
+        ‖∇f(x)‖∞ <= atol + tol · max(1, ‖∇f(x₀)‖∞). With ``unit_step`` the predicted decrease,
+        g·u / 2, must be at most ``100 (tol + atol / max(1, ‖∇f(x₀)‖∞)) (1 + |f(x)|)``, too. Both
+        >= 0, numbers or scalar arrays (may be traced). With both 0, only a zero gradient ends it.
       atol: absolute tolerance, see ``tol``.
 
     Returns:
@@ -187,15 +203,21 @@ def with_line_search(
         )
         # 2. Accept or reject the point, by the conditions of the search.
         search_state = _advance_search(search, state, evaluation)
-        trial, decision = decide(
-            state.trial, evaluation, search_state.answer, may_restart=True, tol=tol, atol=atol
-        )
+        trial, decision = decide(state.trial, evaluation, search_state.answer, may_restart=True)
         # 3. Turn to a new direction from a new anchor, or keep the line.
         line = _turn(inner, state, trial, decision, extra_args=extra_args)
         # 4. Propose the next trial: the first on a new line, or the next on the old one.
-        search_state = _propose(
-            search, search_state, trial, decision, line=line, unit_step=unit_step
+        search_state, outlook = _propose(
+            search,
+            search_state,
+            trial,
+            decision,
+            line=line,
+            unit_step=unit_step,
+            tol=tol,
+            atol=atol,
         )
+        trial = trial._replace(**outlook._asdict())
         steps = _step_to_trial(trial, line.direction, search_state.step, evaluation.params)
         return steps, LineSearchState(
             count=next_count(state, trial),
@@ -282,8 +304,13 @@ def _propose(
     *,
     line: Line,
     unit_step: bool,
-) -> Any:
-    """The search with its next step: restarted on a new line, or as it is."""
+    tol: jax.typing.ArrayLike,
+    atol: jax.typing.ArrayLike,
+) -> tuple[Any, Outlook]:
+    """The search with its next step: restarted on a new line, or as it is.
+
+    With a new direction comes the prediction of the model behind it, and whether the run ends.
+    """
     slope = _tree.vdot(trial.grad, line.direction)
     size = _tree.max_abs(trial.anchor_params)
     info = _tree.narrowest(line.direction)
@@ -292,7 +319,8 @@ def _propose(
     max_step = longest / jnp.maximum(_tree.max_abs(line.direction), info.tiny)
     max_step = jnp.minimum(max_step, info.max)
 
-    def start_search(old: Any) -> tuple[Any, None]:
+    def start_search(record: tuple[Any, Outlook]) -> tuple[tuple[Any, Outlook], None]:
+        old, _ = record
         # Along d = -g / ‖g‖∞ this t is ‖g‖∞ / ‖g‖₂, so that the step has the length 1, unless the
         # parameters are of another order of magnitude.
         descent = jnp.maximum(-slope, info.tiny)
@@ -315,10 +343,21 @@ def _propose(
             by_decrease = 2.02 * decision.decrease / descent
             step = jnp.where(decision.decrease > 0, by_decrease, step)
         step = jnp.minimum(step, max_step)
-        return search.init(trial.anchor_value, slope, step, noise(trial.progress)), None
+        new = search.init(trial.anchor_value, slope, step, noise(trial.progress))
 
-    search_state, _ = fused_if(decision.needs_direction, start_search, search_state)
-    return search_state._replace(step=jnp.minimum(search_state.step, max_step))
+        # The model g·p + p·Bp / 2 of a quasi-Newton method decreases by -g·p / 2 at its minimum
+        # p = -B⁻¹ g.
+        predicted = jnp.where(line.is_steepest | (not unit_step), 0, -slope / 2)
+        here = scalars_of(trial)._replace(predicted_decrease=predicted)
+        status = jnp.where(has_converged(here, tol, atol), CONVERGED, trial.status)
+        return (new, Outlook(predicted, status)), None
+
+    outlook = Outlook(trial.predicted_decrease, trial.status)
+    (search_state, outlook), _ = fused_if(
+        decision.needs_direction, start_search, (search_state, outlook)
+    )
+    step = jnp.minimum(search_state.step, max_step)
+    return search_state._replace(step=step), outlook
 
 
 def _step_to_trial(trial: Trial, direction: Any, step: jax.Array, params: Any) -> optax.Updates:

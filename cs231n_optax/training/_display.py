@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from cs231n_optax.globalization.trial import Status
+from cs231n_optax.globalization.trial import Status, find_trial
 
 WIDTH = 88  # columns
 MAX_ROWS = 14
@@ -59,6 +59,9 @@ def _run_message(result: Any, status: np.ndarray) -> str:
         f"max|grad| = {grad_norm} {'<=' if small else '>'} {tolerance} "
         "= atol + tol * max(1, max|grad at x0|)"
     )
+    if small and status != Status.CONVERGED:
+        predicted = find_trial(result.state).predicted_decrease
+        comparison += f", but the method predicts that the value decreases by {array(predicted)}"
     match Status(int(status)):
         case Status.RUNNING:
             return "The run has not ended."

@@ -176,11 +176,11 @@ def minimize(
 
         ‖∇f(x)‖∞ <= atol + tol · max(1, ‖∇f(x₀)‖∞)
 
-    ``result.message`` tells both sides. A huge gradient at x₀ makes this condition weak: for a
-    given gradient pass ``tol=0`` and ``atol``. And a method that predicts by how much the
-    value will still decrease (`newton`) must also predict a decrease of at most
-    ``100 (tol + atol / max(1, ‖∇f(x₀)‖∞)) (1 + |f(x)|)``. It does not stop at a saddle point that
-    it can leave.
+    ``result.message`` tells both sides. A huge gradient at x₀ makes this condition weak. So a
+    method with a quadratic model (`lbfgs`, `bfgs`, `newton`) must also predict that the value
+    decreases by at most ``100 (tol + atol / max(1, ‖∇f(x₀)‖∞)) (1 + |f(x)|)`` from there. For a
+    given gradient pass ``tol=0`` and ``atol``. `newton` does not stop at a saddle point that it
+    can leave.
 
     Pure; it works under `jax.jit` and `jax.vmap`. In a batch each element takes one evaluation per
     round, and an element that has ended stays as it is until the last one ends.
