@@ -17,7 +17,7 @@ FLOORS = {
     name: floor
     for floor, names in enumerate(
         (
-            "_batching _checks _files _precision _tree",
+            "_batching _checks _eager _files _precision _tree",
             "schedules first_order globalization",
             "averaging",
             "second_order",

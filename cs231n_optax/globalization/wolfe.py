@@ -243,4 +243,4 @@ def wolfe(
 def _reach(num_evals: jax.Array, dtype: Any) -> jax.Array:
     """The largest factor between two steps: 10 three times, then 10², 10⁴, 10⁶, ..."""
     decades = jnp.clip(2 * (num_evals - 3), 1, MAX_DECADES).astype(dtype)
-    return jnp.exp(np.log(10).astype(dtype) * decades)
+    return jnp.power(jnp.asarray(10, dtype), decades)
