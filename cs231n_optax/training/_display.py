@@ -9,7 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from cs231n_optax import _tree
 from cs231n_optax.globalization.trial import Status, find_trial
+from cs231n_optax.second_order.bfgs import ScaleByBfgsState
+from cs231n_optax.second_order.lbfgs import ScaleByLbfgsState
+from cs231n_optax.second_order.newton import NewtonState
+from cs231n_optax.second_order.newton_cg import NewtonCgState
 
 WIDTH = 88  # columns
 MAX_ROWS = 14
@@ -34,6 +39,19 @@ def minimize_text(result: Any) -> str:
     if result.aux is not None:
         rows["aux"] = tree(result.aux)
     return table(rows | {"state": state(result.state)})
+
+
+METHODS = {
+    NewtonState: "newton",
+    NewtonCgState: "newton_cg",
+    ScaleByBfgsState: "bfgs",
+    ScaleByLbfgsState: "lbfgs",
+}
+
+
+def method(state: Any) -> str:
+    """The name of the second-order method of a state, or an empty one."""
+    return next((name for kind, name in METHODS.items() if _tree.find(state, kind)), "")
 
 
 def minimize_message(result: Any) -> str:

@@ -30,6 +30,7 @@ from cs231n_optax.globalization.trial import (
 )
 from cs231n_optax.second_order.hessian import hvp
 from cs231n_optax.training import _display
+from cs231n_optax.training.method import choose_method
 
 POLL_SECONDS = 0.01
 
@@ -72,6 +73,11 @@ class MinimizeResult(NamedTuple):
     def message(self) -> str:
         """Why the run ended, a sentence; for a batch, a summary. Not under `jax.jit`."""
         return _display.minimize_message(self)
+
+    @property
+    def method(self) -> str:
+        """The second-order method of the run: "newton", "lbfgs", ...; "" for any other."""
+        return _display.method(self.state)
 
     def __repr__(self) -> str:
         return _display.minimize_text(self)
@@ -158,7 +164,7 @@ class Carry(NamedTuple):
 def minimize(
     fun: Callable[..., Any],
     x0: Any,
-    tx: optax.GradientTransformation,
+    tx: optax.GradientTransformation | None = None,
     *,
     args: tuple[Any, ...] = (),
     tol: jax.typing.ArrayLike = 1e-5,
@@ -199,7 +205,10 @@ def minimize(
       fun: ``fun(x, *args) -> scalar``, differentiable.
       x0: the starting point, a tree of floating or complex arrays. Leaves that ``tx`` freezes, by
         ``optax.partition`` and ``optax.set_to_zero``, may be integers.
-      tx: an Optax transformation: `lbfgs`, `bfgs`, `adam`, ... Its ``update`` receives ``value``,
+      tx: an Optax transformation: `lbfgs`, `bfgs`, `adam`, ... None stands for `newton` if the
+        Hessian is cheap, else `lbfgs`: it is if there are at most 200 parameters, and as many
+        products of the Hessian and a vector take at most 10⁷ operations. ``result.method`` tells
+        which. Its ``update`` receives ``value``,
         ``grad`` and ``value_fn``. If it rejects trial points, it also receives ``tolerance``, the
         largest ‖∇f‖∞ that would end the run.
       args: tuple of further arguments of ``fun``, arrays or trees of them.
@@ -258,7 +267,8 @@ def minimize(
       here that is STALLED, not CONVERGED.
     """
     _checks.function("fun", fun)
-    _checks.transformation("tx", tx)
+    if tx is not None:
+        _checks.transformation("tx", tx)
     if callback is not None:
         _checks.function("callback", callback)
     tol = _checks.nonnegative("tol", tol)
@@ -278,7 +288,7 @@ def minimize(
 def _run(
     fun: Callable[..., Any],
     x0: Any,
-    tx: optax.GradientTransformation,
+    tx: optax.GradientTransformation | None,
     args: tuple[Any, ...],
     tol: Any,
     atol: Any,
@@ -305,6 +315,8 @@ def _run(
 
     # The derivatives do not pass through the loop: `_with_derivatives` attaches them to its end.
     start, fixed = jax.tree.map(jax.lax.stop_gradient, (x0, inputs))
+    if tx is None:
+        tx = choose_method(lambda x: closed(x, *fixed)[0] if has_aux else closed(x, *fixed), start)
     problem = Problem(
         fun=closed,
         inputs=fixed,

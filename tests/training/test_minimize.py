@@ -1102,3 +1102,77 @@ class TestErrors:
     def test_two_line_searches(self):
         with pytest.raises(ValueError, match="trial records"):
             co.minimize(bowl, X0, optax.chain(co.lbfgs(), co.lbfgs()))
+
+
+# The method, where the caller leaves it open.
+
+
+def method_of(fun, n):
+    return co.minimize(fun, jnp.ones(n), max_evals=1).method
+
+
+def test_a_cheap_hessian_means_newton():
+    assert method_of(lambda x: jnp.sum(x**4), 200) == "newton"
+    result = co.minimize(lambda x: jnp.sum((x - 2.0) ** 4), jnp.zeros(3))
+    np.testing.assert_allclose(result.params, 2.0, atol=0.1)
+
+
+def test_many_parameters_mean_lbfgs():
+    assert method_of(lambda x: jnp.sum(x**4), 201) == "lbfgs"
+
+
+def test_an_expensive_hessian_means_lbfgs():
+    data = jnp.ones((100_000, 20))  # a product of the Hessian takes some 10^7 operations
+    assert method_of(lambda x: jnp.mean(jnp.logaddexp(0, data @ x)), 20) == "lbfgs"
+
+
+def test_a_loop_counts_with_its_rounds():
+    def fun(x):
+        def half(x, _):
+            return x / 2 + 1e-3 * x**2, None
+
+        return jnp.sum(jax.lax.scan(half, x, length=10_000)[0])
+
+    assert method_of(fun, 100) == "lbfgs"
+    assert method_of(lambda x: jnp.sum(x / 2 + 1e-3 * x**2), 100) == "newton"
+
+
+def test_no_second_derivative_means_lbfgs():
+    @jax.custom_vjp
+    def fun(x):
+        return jnp.sum(x**2)
+
+    fun.defvjp(lambda x: (fun(x), x), lambda x, g: (2 * x * g,))
+    assert method_of(fun, 3) == "lbfgs"
+
+
+def test_the_method_of_a_result():
+    def fun(x):
+        return jnp.sum(x**2)
+
+    for tx, name in (
+        (co.bfgs(), "bfgs"),
+        (co.lbfgs(), "lbfgs"),
+        (co.newton_cg(), "newton_cg"),
+        (co.adam(0.1), ""),
+    ):
+        assert co.minimize(fun, jnp.ones(2), tx, max_evals=1).method == name
+
+
+@pytest.mark.parametrize("make", [co.lbfgs, co.bfgs, co.newton])
+def test_a_huge_first_gradient_does_not_end_the_run_early(make):
+    """f = Σ (i xᵢ)² / 2 + s² / 2 + s⁴ / 4 with s = Σ i xᵢ, of CUTEst's VARDIM: min f = 0.
+
+    At the start the gradient is 10⁸ times as large as where the relative test first holds.
+    """
+    i = jnp.arange(1.0, 51.0)
+
+    def fun(x):
+        s = jnp.sum(i * (x - 1))
+        return jnp.sum((x - 1) ** 2) + s**2 + s**4
+
+    with jax.enable_x64(True):
+        i = i.astype(jnp.float64)
+        result = co.minimize(fun, 1 - i / 50, make())
+    assert result.success
+    assert result.value < 1e-4
