@@ -117,7 +117,7 @@ def test_minimize_compiles_once():
     solve(jnp.zeros(2), jnp.ones(2), 1e-3)
     with compilations() as found:
         result = solve(jnp.ones(2), jnp.array([2.0, 5.0]), 1e-5)
-        np.testing.assert_allclose(result.params, [2.0, 5.0], atol=1e-4)
+        np.testing.assert_allclose(result.params, [2.0, 5.0], atol=1e-3)
         assert not found
         co.minimize(lambda x: fun(x, 1.0), jnp.ones(2), tx)  # another function
     assert found

@@ -31,6 +31,7 @@ from cs231n_optax.globalization.trial import (
 MAX_REISSUES = 4  # of a trial that the parameters did not reach
 MAX_ULPS = 8  # by which the parameters may miss the trial point
 PATIENCE = 20  # accepted steps without a new best value or gradient
+VALUE_FACTOR = 10  # tolerance of the predicted decrease / relative tolerance of the gradient
 NOISE = 10  # rises up to NOISE · ε |f(x₀)| may be rounding noise, see `noise`
 
 
@@ -252,14 +253,14 @@ def has_converged(trial: Trial, tol: jax.typing.ArrayLike, atol: jax.typing.Arra
     """Whether the last update has accepted a point where a run may end.
 
     There the gradient is within `gradient_tolerance`. With unit = max(1, ‖∇f(x₀)‖∞), the predicted
-    decrease, if it is known, is at most (tol + atol / unit) (1 + |f(x)|), since a huge gradient
+    decrease, if it is known, is at most 10 (tol + atol / unit) (1 + |f(x)|), since a huge gradient
     at x₀ makes the first condition weak. A zero gradient needs neither.
 
     It reads scalars only, for `fused_if`.
     """
     start = trial.progress.start_grad_norm
     tolerance, unit = gradient_tolerance(start, tol, atol), jnp.maximum(start, 1)
-    scale = tolerance / unit * (1 + jnp.abs(trial.anchor_value))
+    scale = VALUE_FACTOR * (tolerance / unit) * (1 + jnp.abs(trial.anchor_value))
     small = (trial.grad_norm <= tolerance) & (trial.predicted_decrease <= scale)
     return trial.accepted & trial.may_stop & (small | (trial.grad_norm == 0))
 

@@ -129,7 +129,7 @@ def with_line_search(
         trial has the length 1, within 10⁻³ to 10² times the largest modulus of a parameter.
       tol: relative tolerance: the run ends CONVERGED at an accepted point x with
         ‖∇f(x)‖∞ <= atol + tol · max(1, ‖∇f(x₀)‖∞). With ``unit_step`` the predicted decrease,
-        g·u / 2, must be at most ``(tol + atol / max(1, ‖∇f(x₀)‖∞)) (1 + |f(x)|)``, too. Both
+        g·u / 2, must be at most ``10 (tol + atol / max(1, ‖∇f(x₀)‖∞)) (1 + |f(x)|)``, too. Both
         >= 0, numbers or scalar arrays (may be traced). With both 0, only a zero gradient ends it.
       atol: absolute tolerance, see ``tol``.
 

@@ -180,7 +180,7 @@ def newton(
         the run there, with the status SADDLE.
       tol: relative tolerance: the run ends at an accepted point x with
         ‖∇f(x)‖∞ <= atol + tol · max(1, ‖∇f(x₀)‖∞) and a predicted decrease of at most
-        ``(tol + atol / max(1, ‖∇f(x₀)‖∞)) (1 + |f(x)|)``, as `minimize` does. Both >= 0,
+        ``10 (tol + atol / max(1, ‖∇f(x₀)‖∞)) (1 + |f(x)|)``, as `minimize` does. Both >= 0,
         numbers or scalar arrays (may be traced). With both 0, only a zero gradient ends it.
       atol: absolute tolerance, see ``tol``.
 

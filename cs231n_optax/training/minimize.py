@@ -184,7 +184,7 @@ def minimize(
 
     ``result.message`` tells both sides. A huge gradient at x₀ makes this condition weak. So a
     method with a quadratic model (`lbfgs`, `bfgs`, `newton`) must also predict that the value
-    decreases by at most ``(tol + atol / max(1, ‖∇f(x₀)‖∞)) (1 + |f(x)|)`` from there. For a
+    decreases by at most ``10 (tol + atol / max(1, ‖∇f(x₀)‖∞)) (1 + |f(x)|)`` from there. For a
     given gradient pass ``tol=0`` and ``atol``. `newton` does not stop at a saddle point that it
     can leave.
 

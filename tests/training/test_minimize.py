@@ -310,7 +310,7 @@ class TestStatus:
     def test_newton_also_asks_for_a_small_predicted_decrease(self):
         """Of x⁴/4 from 10⁴ a gradient of 10⁷ is small, against the first, at x = 215 already.
 
-        There Newton's step promises g²/2h = x⁴/6, which is to be 10⁻³ (1 + x⁴/4) at most.
+        There Newton's step promises g²/2h = x⁴/6, which is to be 10⁻⁴ (1 + x⁴/4) at most.
         """
         with jax.enable_x64(True):
             solve = jax.jit(
@@ -324,7 +324,7 @@ class TestStatus:
         for end, level in ((result, True), (before, False)):
             x = float(end.params)
             assert abs(x) ** 3 <= 1e-5 * 1e12
-            assert (x**4 / 6 <= 1e-3 * (1 + x**4 / 4)) == level
+            assert (x**4 / 6 <= 1e-4 * (1 + x**4 / 4)) == level
 
     def test_gradient_alone_ends_a_method_without_a_prediction(self):
         """The gradient of x⁴/4 alone ends it: with the rate 10⁻⁹ the first step is one of 10³."""
@@ -1165,14 +1165,13 @@ def test_a_huge_first_gradient_does_not_end_the_run_early(make):
 
     At the start the gradient is 10⁸ times as large as where the relative test first holds.
     """
-    i = jnp.arange(1.0, 51.0)
+    i = np.arange(1.0, 51.0)
 
     def fun(x):
         s = jnp.sum(i * (x - 1))
         return jnp.sum((x - 1) ** 2) + s**2 + s**4
 
     with jax.enable_x64(True):
-        i = i.astype(jnp.float64)
         result = co.minimize(fun, 1 - i / 50, make())
     assert result.success
     assert result.value < 1e-4
