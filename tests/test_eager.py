@@ -114,9 +114,10 @@ def test_minimize_compiles_once():
     def solve(start, a, tol):
         return co.minimize(fun, start, tx, args=(a,), tol=tol, max_evals=40)
 
-    solve(jnp.zeros(2), jnp.ones(2), 1e-3)
+    ones, center = jnp.ones(2), jnp.array([2.0, 5.0])
+    solve(jnp.zeros(2), ones, 1e-3)
     with compilations() as found:
-        result = solve(jnp.ones(2), jnp.array([2.0, 5.0]), 1e-5)
+        result = solve(ones, center, 1e-5)
         np.testing.assert_allclose(result.params, [2.0, 5.0], atol=1e-3)
         assert not found
         co.minimize(lambda x: fun(x, 1.0), jnp.ones(2), tx)  # another function

@@ -1173,5 +1173,5 @@ def test_a_huge_first_gradient_does_not_end_the_run_early(make):
 
     with jax.enable_x64(True):
         result = co.minimize(fun, 1 - i / 50, make())
-    assert result.success
-    assert result.value < 1e-4
+        assert result.success
+        assert result.value < 1e-4
