@@ -715,6 +715,8 @@ def _while(t: _Translator, operands: list[Value], params: Any, outvars: Any) -> 
 
 def _cond(t: _Translator, operands: list[Value], params: Any, outvars: Any) -> list[Value]:
     which, *arguments = operands
+    if params.get("branches_platforms") is not None:
+        return t.call(params["branches"][_cpu(params["branches_platforms"])], arguments)
     avals = [var.aval for var in outvars]
     results = [t.declare(_like(aval), None) for aval in avals]
     branches, index = params["branches"], which.at(0)
@@ -728,6 +730,18 @@ def _cond(t: _Translator, operands: list[Value], params: Any, outvars: Any) -> l
         head = test if i == 0 else f"else {test}" if i < len(branches) - 1 else "else"
         t.body.append(Block(head, body))
     return results
+
+
+def _platform_index(
+    t: _Translator, operands: list[Value], params: Any, outvars: Any
+) -> list[Value]:
+    del operands, outvars
+    return [t.literal(np.int32(_cpu(params["platforms"])))]
+
+
+def _cpu(platforms: Sequence[tuple[str, ...] | None]) -> int:
+    """Which branch of `jax.lax.platform_dependent` runs on CPU; None is any other platform."""
+    return next(i for i, names in enumerate(platforms) if names is None or "cpu" in names)
 
 
 def _like(aval: Any) -> Value:
@@ -805,5 +819,6 @@ PRIMITIVES: dict[str, Callable[..., list[Value]]] = {
     "eigh": _eigh,
     "while": _while,
     "cond": _cond,
+    "platform_index": _platform_index,
     "scan": _scan,
 }
