@@ -1,11 +1,11 @@
 """Random starts of Rosenbrock's function at once: JAX solvers under one vmap, SciPy in a loop.
 
-    python vmapped.py [f64|f32] [out.json] [--solvers a,b] [--tol tight] [--sizes 2,10] [--starts 1000]
+    python vmapped.py [f64|f32] [out.json] [--solvers a,b] [--tol tight] [--sizes 2,10]
 
-The chained function in 2 and in 10 variables, or in others, from uniform starts in [-2, 2]. Each run of the batch
-stops at max|g| <= 1e-5 (float32: 1e-3) x max(1, max|g| at its start), with --tol tight at 1e-8
-(1e-5). The first gradients are between 1e2 and 4e3, so the loose test in float32 passes far from
-the minimum.
+The chained function in 2 and in 10 variables, or in others, from uniform starts in [-2, 2]. Each
+run of the batch stops at max|g| <= 1e-5 (float32: 1e-3) x max(1, max|g| at its start), with
+--tol tight at 1e-8 (1e-5). The first gradients are between 1e2 and 4e3, so the loose test in
+float32 passes far from the minimum.
 
 The solvers take turns; each is timed once a round, in an order that alternates. A solver that has
 used up --budget seconds is not timed again. `ratio` is its median time over that of the best JAX
