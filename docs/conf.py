@@ -1,17 +1,25 @@
 """Sphinx's settings, and the playground beside the pages."""
 
+import logging
 from pathlib import Path
 
 project = "cs231n_optax"
 author = "The cs231n_optax developers"
 project_copyright = author
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
+# Pages that start with "file_format: mystnb" are executed, each in a process of its own.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
+nb_output_stderr = "remove-warn"  # what a cell writes to stderr fails the build
+logging.getLogger("traitlets").setLevel(logging.WARNING)
 templates_path = ["_templates"]
 html_theme = "furo"
 html_title = "cs231n_optax"

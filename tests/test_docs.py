@@ -4,6 +4,7 @@ import html
 import pathlib
 import re
 
+import numpy as np
 import pytest
 
 import cs231n_optax as co
@@ -11,18 +12,45 @@ from cs231n_optax.lecture.playground.lessons import LESSONS
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
-FRAGMENTS = {"batch_norm", "scaling", "training_code"}  # show lines of scripts in examples/
+SNIPPET = re.compile(r"^```(?:python|\{code-cell\})\n(?::.*\n)*(.*?)^```", re.DOTALL | re.MULTILINE)
+# What another library's snippet has printed, as docs/coming_from/run_peer.py says.
+PEER = re.compile(r"^```py\n.*?^```text\n(.*?)^```", re.DOTALL | re.MULTILINE)
+NUMBER = re.compile(r"-?\d+\.\d*(?:e-?\d+)?")
+OPTIONAL = {"equinox", "flax", "haiku", "orbax"}  # the extra `integration`
 
 
 def named(pages):
-    return pytest.mark.parametrize("page", pages, ids=lambda path: path.stem)
+    return pytest.mark.parametrize(
+        "page", pages, ids=lambda path: str(path.relative_to(DOCS).with_suffix(""))
+    )
 
 
-@named([page for page in PAGES if "```python" in page.read_text() and page.stem not in FRAGMENTS])
+def run(snippet, names):
+    try:
+        exec(snippet, names)
+    except ModuleNotFoundError as error:
+        if error.name.split(".")[0] not in OPTIONAL:
+            raise
+        pytest.skip(f"needs pip install -e '.[examples]': {error}")
+
+
+@named([page for page in PAGES if SNIPPET.search(page.read_text())])
 def test_snippets_run(page, capsys):
     names = {}
-    for snippet in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
-        exec(snippet, names)
+    for snippet in SNIPPET.findall(page.read_text()):
+        run(snippet, names)
+
+
+@named([page for page in PAGES if PEER.search(page.read_text())])
+def test_snippets_agree_with_those_of_another_library(page, capsys):
+    text, names = page.read_text(), {}
+    for peer in PEER.finditer(text):
+        run(SNIPPET.search(text, peer.end())[1], names)
+        ours, theirs = (
+            [float(number) for number in NUMBER.findall(printed)]
+            for printed in (capsys.readouterr().out, peer[1])
+        )
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 @named(PAGES)
