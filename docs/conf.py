@@ -1,6 +1,7 @@
 """Sphinx's settings, and the playground beside the pages."""
 
 import logging
+import os
 from pathlib import Path
 
 project = "cs231n_optax"
@@ -13,6 +14,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
+myst_heading_anchors = 3
 # Pages that start with "file_format: mystnb" are executed, each in a process of its own.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
@@ -39,4 +41,6 @@ def write_playground(app, exception):
 
 def setup(app):
     """Called by Sphinx."""
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(app.doctreedir) / "compiled"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     app.connect("build-finished", write_playground)

@@ -3,6 +3,8 @@
 import html
 import pathlib
 import re
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -25,6 +27,14 @@ def named(pages):
     )
 
 
+@pytest.fixture
+def names(monkeypatch):
+    """Those of a module, so that the classes in it can be pickled."""
+    module = types.ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", module)
+    return module.__dict__
+
+
 def run(snippet, names):
     try:
         exec(snippet, names)
@@ -35,15 +45,14 @@ def run(snippet, names):
 
 
 @named([page for page in PAGES if SNIPPET.search(page.read_text())])
-def test_snippets_run(page, capsys):
-    names = {}
+def test_snippets_run(page, names, capsys):
     for snippet in SNIPPET.findall(page.read_text()):
         run(snippet, names)
 
 
 @named([page for page in PAGES if PEER.search(page.read_text())])
-def test_snippets_agree_with_those_of_another_library(page, capsys):
-    text, names = page.read_text(), {}
+def test_snippets_agree_with_those_of_another_library(page, names, capsys):
+    text = page.read_text()
     for peer in PEER.finditer(text):
         run(SNIPPET.search(text, peer.end())[1], names)
         ours, theirs = (
