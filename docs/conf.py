@@ -25,6 +25,7 @@ logging.getLogger("traitlets").setLevel(logging.WARNING)
 templates_path = ["_templates"]
 html_theme = "furo"
 html_title = "cs231n_optax"
+html_search_scorer = str(Path(__file__).with_name("search.js"))
 default_role = "py:obj"
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
