@@ -74,7 +74,7 @@ def test_every_public_name_has_a_page():
 
 
 def test_lessons_of_the_playground():
-    page = html.unescape((DOCS / "playground.md").read_text())
+    page = html.unescape((DOCS / "lessons.md").read_text())
     assert re.findall(r'"playground\.html(#[^"]+)"', page) == [lesson.state for lesson in LESSONS]
     for lecture in (DOCS / "lecture").glob("*.md"):
         for state in re.findall(r'playground\.html(#[^"]+)"', html.unescape(lecture.read_text())):
