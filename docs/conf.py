@@ -25,6 +25,8 @@ logging.getLogger("traitlets").setLevel(logging.WARNING)
 templates_path = ["_templates"]
 html_theme = "furo"
 html_title = "cs231n_optax"
+html_static_path = ["phone.css"]
+html_css_files = ["phone.css"]
 html_search_scorer = str(Path(__file__).with_name("search.js"))
 default_role = "py:obj"
 autodoc_typehints = "none"
