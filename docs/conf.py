@@ -30,6 +30,7 @@ html_css_files = ["phone.css"]
 html_search_scorer = str(Path(__file__).with_name("search.js"))
 default_role = "py:obj"
 autodoc_typehints = "none"
+autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 napoleon_custom_sections = ["Source", "Differs from"]
 
