@@ -4,6 +4,7 @@ import html
 import pathlib
 import re
 import sys
+import tomllib
 import types
 
 import numpy as np
@@ -71,6 +72,21 @@ def test_links_lead_somewhere(page):
 def test_every_public_name_has_a_page():
     names = re.findall(r"^   (\w+)$", (DOCS / "api.rst").read_text(), re.MULTILINE)
     assert sorted(names) == sorted(co.__all__)
+
+
+def test_versions():
+    """Those of pyproject.toml and CITATION.cff."""
+    page, root = (DOCS / "versions.md").read_text(), DOCS.parent
+    citation = (root / "CITATION.cff").read_text()
+    for field in ("version", "date"):
+        value = re.search(rf"^{field}(?:-released)?: (.*)$", citation, re.MULTILINE)[1]
+        assert re.search(rf"{field} += {{{re.escape(value)}}}", page), field
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    for requirement in project["dependencies"]:
+        name, version = requirement.split(">=")
+        assert name == "jaxlib" or f"{name} {version}" in page, requirement
+    for extra in project["optional-dependencies"]:
+        assert f"`{extra}`" in page, extra
 
 
 def test_lessons_of_the_playground():
