@@ -253,11 +253,11 @@ def bfgs(
       atol: see `with_line_search`.
 
     Returns:
-      A transformation from gradients to steps; its ``update`` needs ``value=``. Memory:
+      A transformation from gradients to steps, whose ``update`` needs ``value=``. Its state has
       N² + 5 N numbers.
 
     Raises:
-      As `scale_by_bfgs` and `with_line_search` do.
+      ValueError, TypeError: as `scale_by_bfgs` and `with_line_search` do.
 
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp
