@@ -70,9 +70,9 @@ def compiled_when_eager(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_array(x: Any) -> bool:
-    return isinstance(x, jax.Array | np.ndarray | np.generic | int | float | complex) and not (
-        isinstance(x, bool)
-    )
+    if isinstance(x, np.ndarray | np.generic):
+        return x.dtype.kind not in "OSUMm"  # objects, texts, times
+    return isinstance(x, jax.Array | int | float | complex) and not isinstance(x, bool)
 
 
 def _is_static(x: Any) -> bool:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cs231n_optax._batching import active_in_batch, any_in_batch, fused_if
+from cs231n_optax._batching import active_in_batch, any_in_batch, compute_if, fused_if
 
 FLAGS = np.array(
     [[True, False, True], [False, False, False], [True, True, True], [False, True, False]]
@@ -104,6 +104,20 @@ def test_a_loop_ends_with_the_last_row_of_the_batch():
     np.testing.assert_array_equal(batch(x), [[0, 1, 3], [7, 0, 2]])
 
 
+@every_kind
+def test_compute_if_is_a_select_that_computes_only_what_is_needed(flags, monkeypatch):
+    def tripled(x, flag):
+        return compute_if(flag, lambda: 3 * x, otherwise=x)
+
+    batched, expected = jax.vmap(jax.vmap(tripled)), np.where(flags, 3 * X, X)
+    np.testing.assert_array_equal(batched(X, flags), expected)
+    np.testing.assert_array_equal(tripled(X, flags[0, 0]), 3 * X if flags[0, 0] else X)
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda default, **_: default())
+    np.testing.assert_array_equal(batched(X, flags), expected)
+    np.testing.assert_array_equal(tripled(X, flags[0, 0]), 3 * X if flags[0, 0] else X)
+    assert " cond[" not in str(jax.make_jaxpr(batched)(X, flags))
+
+
 class TestFusedIf:
     @staticmethod
     def run(wanted, x):
@@ -141,10 +155,21 @@ class TestFusedIf:
         out = jax.vmap(self.run, (None, 0))(jnp.array(True), X[0])
         np.testing.assert_array_equal(out["sum"], 1 + X[0])
 
-    def test_it_is_one_loop_for_the_batch(self):
+    def test_it_is_one_loop_for_the_batch_on_a_cpu(self):
         jaxpr = jax.make_jaxpr(jax.vmap(self.run))(FLAGS[0], X[0])
-        (loop,) = (e for e in jaxpr.eqns if e.primitive.name == "while")
+        (choice,) = (e for e in jaxpr.eqns if e.primitive.name == "cond")
+        on_cpu, elsewhere = choice.params["branches"]
+        (loop,) = (e for e in on_cpu.jaxpr.eqns if e.primitive.name == "while")
         assert loop.params["cond_jaxpr"].out_avals[0].shape == ()
+        assert "while" not in str(elsewhere)
+
+    @every_kind
+    def test_without_a_loop_it_is_the_same(self, flags, monkeypatch):
+        x = np.where(flags, X, -X)
+        expected = jax.vmap(jax.vmap(self.run))(flags, x)
+        monkeypatch.setattr(jax.lax, "platform_dependent", lambda default, **_: default())
+        for name, value in jax.vmap(jax.vmap(self.run))(flags, x).items():
+            np.testing.assert_array_equal(value, expected[name])
 
     def test_derivatives_are_forward_only(self):
         def square(x):

@@ -1161,10 +1161,7 @@ def test_the_method_of_a_result():
 
 @pytest.mark.parametrize("make", [co.lbfgs, co.bfgs, co.newton])
 def test_a_huge_first_gradient_does_not_end_the_run_early(make):
-    """f = Σ (i xᵢ)² / 2 + s² / 2 + s⁴ / 4 with s = Σ i xᵢ, of CUTEst's VARDIM: min f = 0.
-
-    At the start the gradient is 10⁸ times as large as where the relative test first holds.
-    """
+    """CUTEst's VARDIM, with the minimum 0: Σ (xᵢ - 1)² + s² + s⁴, where s = Σ i (xᵢ - 1)."""
     i = np.arange(1.0, 51.0)
 
     def fun(x):
