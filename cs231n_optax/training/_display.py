@@ -78,7 +78,8 @@ def _run_message(result: Any, status: np.ndarray) -> str:
         "= atol + tol * max(1, max|grad at x0|)"
     )
     if small and status != Status.CONVERGED:
-        predicted = find_trial(result.state).predicted_decrease
+        trial: Any = find_trial(result.state)
+        predicted = trial.predicted_decrease
         comparison += f", but the method predicts that the value decreases by {array(predicted)}"
     match Status(int(status)):
         case Status.RUNNING:
