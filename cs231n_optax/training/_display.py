@@ -77,10 +77,10 @@ def _run_message(result: Any, status: np.ndarray) -> str:
         f"max|grad| = {grad_norm} {'<=' if small else '>'} {tolerance} "
         "= atol + tol * max(1, max|grad at x0|)"
     )
-    if small and status != Status.CONVERGED:
-        trial: Any = find_trial(result.state)
-        predicted = trial.predicted_decrease
-        comparison += f", but the method predicts that the value decreases by {array(predicted)}"
+    trial: Any = find_trial(result.state)
+    if small and status != Status.CONVERGED and trial.predicted_decrease > 0:
+        predicted = array(trial.predicted_decrease)
+        comparison += f", but the method predicts that the value decreases by {predicted}"
     match Status(int(status)):
         case Status.RUNNING:
             return "The run has not ended."

@@ -1172,3 +1172,11 @@ def test_a_huge_first_gradient_does_not_end_the_run_early(make):
         result = co.minimize(fun, 1 - i / 50, make())
         assert result.success
         assert result.value < 1e-4
+
+
+def test_the_message_tells_what_is_left_to_gain():
+    """Of x⁴/4 from 10⁴: the gradient is small, against the first, long before the value is."""
+    result = co.minimize(lambda x: x**4 / 4, 1e4, co.newton(), max_evals=12)
+    assert result.status == Status.BUDGET
+    assert result.grad_norm <= result.tolerance
+    assert "predicts" in result.message
