@@ -42,10 +42,10 @@ from cs231n_optax.training.minimize import (
 )
 from cs231n_optax.training.sweep import _no_mesh_set
 
-# Sizes of the batch after the first one, and its share of running runs below which it is refilled.
-# In benchmarks/batches.py steps of 2 are no faster, and each size takes a compilation.
+# Sizes of the batch after the first one. Each takes a compilation, and steps of 2 are no faster:
+# few runs are left at the small sizes.
 SIZES = (8, 64, 512, 4096, 32768, 262144)
-REFILL = 7 / 8
+REFILL = 7 / 8  # the share of running runs at which those that wait take the other places
 RUNS_ON_CPU = 1024  # at once; more of them do not fit in the cache
 
 
@@ -159,8 +159,8 @@ def minimize_batch(
     It is called from Python, not under `jax.jit` or `jax.vmap`, and has no derivatives. For those,
     start ``jax.vmap(minimize)`` at ``result.params``: it converges at the first evaluation.
 
-    One program is compiled for the first size of the batch, and one for each of 4096, 512, 64 and
-    8 runs when it is needed. The programs of the last 16 combinations of ``fun`` and ``tx`` are
+    One program is compiled for the first size of the batch, and one for each smaller power of 8
+    when it is needed: for 1000 runs and then for 64 and 8. The programs of the last 16 combinations of ``fun`` and ``tx`` are
     kept: a second call with the same two objects and the same shapes compiles nothing.
 
     Args:
@@ -201,11 +201,11 @@ def minimize_batch(
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp
       >>> def fun(x, a): return jnp.sum((x**2 - a) ** 2)
-      >>> x0 = jax.random.normal(jax.random.key(0), (100, 2))
+      >>> x0 = jax.random.normal(jax.random.key(0), (10, 2))
       >>> result = cs231n_optax.minimize_batch(
       ...     fun, x0, cs231n_optax.bfgs(), args=(2.0,), in_axes=(0, None))
       >>> print(abs(result.params).mean(axis=0).round(3), result.message)
-      [1.414 1.414] 100 runs: 100 CONVERGED.
+      [1.414 1.414] 10 runs: 10 CONVERGED.
 
     Differs from:
       ``jax.vmap(minimize)`` in rounding: the results agree to the tolerance, not bit for bit.
@@ -259,7 +259,7 @@ def minimize_batch(
             queue, running = programs.resume(Queue(index, given), num_runs, limits)
 
         largest = _largest_size(queue.index.shape[0], batch_size, mesh)
-        while most := int(np.max(running)):
+        while most := int(np.asarray(running).max()):
             size = min((size for size in _sizes(largest) if size >= most), default=largest)
             queue, running = programs.advance(size, queue, inputs, evals_per_round, limits)
             if callback is not None and callback(_progress(queue, num_runs, began)):
@@ -361,7 +361,8 @@ def _largest_size(num_rows: int, batch_size: int | None, mesh: Mesh) -> int:
 
 
 def _sizes(largest: int) -> list[int]:
-    return [size for size in SIZES if size <= largest // 2] + [largest]
+    """Those that a batch goes through; it shrinks to a quarter or less."""
+    return [size for size in SIZES if size <= largest // 4] + [largest]
 
 
 # The programs. Run i is in row i // D of device i % D, so that no device has all of the long runs.
