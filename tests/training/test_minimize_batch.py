@@ -34,15 +34,11 @@ def bowl(x, center):
 
 
 def one_by_one(fun, x0, tx, args=(), **options):
-    """A loop of single calls, stacked."""
+    """A loop of single calls, stacked; without the state."""
     solve = jax.jit(lambda x, args: co.minimize(fun, x, tx, args=args, **options))
-    results = [
-        solve(jnp.asarray(x), jax.tree.map(lambda a, i=i: jnp.asarray(a[i]), args))
-        for i, x in enumerate(x0)
-    ]
-    return jax.tree.map(
-        lambda *leaves: np.stack(leaves), *[r._replace(state=None) for r in results]
-    )
+    rows = zip(jnp.asarray(x0), *map(jnp.asarray, args), strict=True)
+    results = [solve(x, tuple(row))._replace(state=None) for x, *row in rows]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *results)
 
 
 def assert_same_runs(result, expected, rtol=1e-5):
@@ -130,10 +126,10 @@ def hard_run(number=40):
 
 class TestEnds:
     def test_order(self):
-        centers = RNG.permutation(np.arange(40.0))[:, None].astype(np.float32)
+        centers = RNG.permutation(np.arange(40.0))[:, None].astype(np.float32) / 10
         result = co.minimize_batch(bowl, np.zeros((40, 1), np.float32), BFGS, args=(centers,))
         assert result.success.all()
-        np.testing.assert_allclose(result.params, centers, rtol=1e-5, atol=1e-3)
+        np.testing.assert_allclose(result.params, centers, atol=1e-3)
         np.testing.assert_allclose(result.value, np.ones(40), rtol=1e-5)
 
     def test_a_run_that_never_converges_costs_the_others_nothing(self):
@@ -164,7 +160,6 @@ class TestEnds:
         expected = np.full(9, Status.CONVERGED)
         expected[[2, 8]] = Status.FAILED
         np.testing.assert_array_equal(result.status, expected)
-        np.testing.assert_array_equal(result.params[2], x0[2])
         assert result.message == "9 runs: 7 CONVERGED; 2 FAILED (run 2, 8)."
 
     @pytest.mark.parametrize("num", [1, 9])
@@ -186,34 +181,43 @@ class TestEnds:
 
     def test_strict_promotion(self):
         with jax.numpy_dtype_promotion("strict"):
-            result = co.minimize_batch(lambda x: jnp.sum(x**4 + x), jnp.ones((3, 2)), co.lbfgs())
+            result = co.minimize_batch(lambda x: jnp.sum(x**4 + x), jnp.ones((3, 2)), BFGS)
         np.testing.assert_allclose(result.params, np.full((3, 2), -(0.25 ** (1 / 3))), atol=1e-3)
+
+
+def slope(x, curvature):
+    """Plain descent multiplies x by 1 - rate · curvature."""
+    return curvature * x**2 / 2
+
+
+SGD = co.sgd(0.5)
 
 
 def test_one_compilation_for_each_size(caplog):
     """Of 600 runs: 600, 64 and 8. A second call compiles nothing, and traces nothing."""
     traces = []
 
-    def fun(x, steepness):
+    def fun(x, curvature):
         traces.append(1)
-        return valley(x, steepness)
+        return slope(x, curvature)
 
     def call():
-        x0, steepness = RNG.uniform(-2, 2, (600, 2)), np.exp(RNG.normal(1, 2, 600))
-        result = co.minimize_batch(
-            fun,
-            x0.astype(np.float32),
-            BFGS,
-            args=(steepness.astype(np.float32),),
-            mesh=jax.make_mesh((1,), ("d",)),
-        )
-        assert np.median(result.num_evals) < 20
-        assert result.num_evals.max() > 30
+        curvatures = np.append(RNG.uniform(0.5, 1.5, 595), [0.1, 0.08, 0.06, 0.04, 0.02])
+        curvatures = RNG.permutation(curvatures).astype(np.float32)
+        x0 = np.full(600, 2.0, np.float32)
+        mesh = jax.make_mesh((1,), ("d",))
+        result = co.minimize_batch(fun, x0, SGD, args=(curvatures,), tol=0, atol=1e-4, mesh=mesh)
+        # After k steps the gradient is 2 a (1 - a / 2)ᵏ.
+        steps = np.log(1e-4 / (2 * curvatures)) / np.log1p(-curvatures / 2)
+        np.testing.assert_allclose(result.num_evals, 1 + np.ceil(steps), atol=1)
 
     assert compiled_rounds(caplog, call) == 3
     traced = len(traces)
     assert compiled_rounds(caplog, call) == 0
     assert len(traces) == traced
+
+
+COUNTS = ("num_ended", "num_evals", "seconds")
 
 
 @pytest.mark.usefixtures("x64")
@@ -227,12 +231,10 @@ class TestStops:
     def test_progress(self):
         seen = []
         result = self.solve(seen.append)
-        ended, evals, seconds = zip(
-            *[(p.num_ended, p.num_evals, p.seconds) for p in seen], strict=True
-        )
-        assert list(ended) == sorted(ended)
-        assert list(evals) == sorted(set(evals))
-        assert list(seconds) == sorted(seconds)
+        ended, evals, seconds = ([getattr(p, name) for p in seen] for name in COUNTS)
+        assert ended == sorted(ended)
+        assert evals == sorted(set(evals))
+        assert seconds == sorted(seconds)
         assert seconds[0] > 0
         assert {p.num_runs for p in seen} == {23}
         assert ended[0] < 23
@@ -294,10 +296,11 @@ class TestStops:
 
 def test_what_is_given_stays():
     """The buffers of the runs are reused, but not those of the caller."""
-    x0, center = jnp.zeros((5, 2)), jnp.ones((5, 2))
-    result = co.minimize_batch(bowl, x0, BFGS, args=(center,))
-    np.testing.assert_array_equal(x0, np.zeros((5, 2)))
-    np.testing.assert_array_equal(center, np.ones((5, 2)))
+    x0, curvature = jnp.ones(5), jnp.ones(5)
+    result = co.minimize_batch(slope, x0, SGD, args=(curvature,))
+    co.minimize_batch(slope, x0, SGD, args=(curvature,), state=result.state)
+    np.testing.assert_array_equal(x0, np.ones(5))
+    np.testing.assert_array_equal(curvature, np.ones(5))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(result))
 
 
@@ -356,10 +359,11 @@ def test_errors_name_the_argument(name, error, given):
 
 
 def test_a_state_of_other_runs():
-    result = co.minimize_batch(bowl, X0, BFGS, args=(1.0,), in_axes=(0, None))
-    for x0, tx in ((X0[:3], BFGS), (X0, co.adam(0.1))):
+    x0, args = np.ones(4, np.float32), (1.0,)
+    result = co.minimize_batch(slope, x0, SGD, args=args, in_axes=(0, None))
+    for x, tx in ((x0[:3], SGD), (x0, co.momentum(0.1))):
         with pytest.raises(ValueError, match="state"):
-            co.minimize_batch(bowl, x0, tx, args=(1.0,), in_axes=(0, None), state=result.state)
+            co.minimize_batch(slope, x, tx, args=args, in_axes=(0, None), state=result.state)
 
 
 @pytest.mark.parametrize(
@@ -374,7 +378,7 @@ def test_a_state_of_other_runs():
 )
 def test_refuses_to_be_traced(transform):
     def solve(x):
-        return co.minimize_batch(lambda x: x**2, x * jnp.ones(2), BFGS).value.sum()
+        return co.minimize_batch(lambda x: x**2, x * jnp.ones(2), SGD).value.sum()
 
     with pytest.raises(TypeError, match="minimize_batch"):
         transform(solve)(jnp.ones(2) if transform is jax.vmap else 1.0)
