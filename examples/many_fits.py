@@ -108,9 +108,15 @@ def gaussian_process_by_hand(theta, x, y):
 
 
 def by_scipy(fun, x0, *args):
-    """SciPy's L-BFGS-B, which stops at the same gradient as the batch."""
+    """SciPy's L-BFGS-B, which stops at the same gradient as the batch.
+
+    Its line search goes too far for NumPy without bounds; these are scikit-learn's, 1e-5 to 1e5.
+    """
+    bounds = [(np.log(1e-5), np.log(1e5))] * len(x0)
     options = {"gtol": GTOL, "ftol": 0.0, "maxiter": 1000, "maxfun": 1000, "maxcor": 15}
-    return scipy.optimize.minimize(fun, x0, args, jac=True, method="L-BFGS-B", options=options)
+    return scipy.optimize.minimize(
+        fun, x0, args, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+    )
 
 
 def minimize_batch(fun, tx, x0, args, in_axes, **options):
