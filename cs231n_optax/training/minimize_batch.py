@@ -152,16 +152,18 @@ def minimize_batch(
     """Minimise from many starts, or with many arguments, at the cost of the runs that still go on.
 
     Each run is that of `minimize`. Under ``jax.vmap(minimize)`` every run is evaluated until the
-    last one ends. Here a batch runs until an eighth of it has ended, and others that wait take
-    these places; when none waits, a smaller batch takes over. Use it if the numbers of evaluations
-    differ, or if the runs do not fit in memory together.
+    last one ends. Here a run that has ended leaves the batch: runs that wait take its place, and
+    when none waits a smaller batch takes over. So it is faster where the numbers of evaluations
+    differ, or where all runs together would not fit in the cache or the memory.
 
     It is called from Python, not under `jax.jit` or `jax.vmap`, and has no derivatives. For those,
-    start ``jax.vmap(minimize)`` at ``result.params``: it converges at the first evaluation.
+    start ``jax.vmap(minimize)`` at ``result.params``: it converges at the first evaluation. A call
+    takes some milliseconds beside the evaluations.
 
-    One program is compiled for the first size of the batch, and one for each smaller power of 8
-    when it is needed: for 1000 runs and then for 64 and 8. The programs of the last 16 combinations of ``fun`` and ``tx`` are
-    kept: a second call with the same two objects and the same shapes compiles nothing.
+    One program is compiled for the first size of the batch, and one for each much smaller power of
+    8 that is needed: for 1000 runs at once, then for 64 and for 8. The programs for the last 16
+    pairs of ``fun`` and ``tx`` are kept: a second call with the same two objects and the same
+    shapes compiles nothing.
 
     Args:
       fun: as in `minimize`, of one run: ``fun(x, *args) -> scalar``. What it closes over becomes a
