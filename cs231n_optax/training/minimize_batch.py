@@ -248,12 +248,15 @@ def minimize_batch(
             x if axis == 0 else jnp.broadcast_to(x, (num_runs, *x.shape))
             for x, axis in zip(x0, x0_axes, strict=True)
         ]
-        x0 = _dealt(structure.unflatten(x0), mesh)
+        inputs = jax.tree.leaves(args)
+        own = [x for x, axis in zip(inputs, args_axes, strict=True) if axis == 0]
+        index = np.arange(num_runs, dtype=np.int32)
+        x0, own, index = _dealt((structure.unflatten(x0), own, index), mesh)
+        own, shared = iter(own), NamedSharding(mesh, SHARED)
         inputs = [
-            _dealt(x, mesh) if axis == 0 else jax.device_put(x, NamedSharding(mesh, SHARED))
-            for x, axis in zip(jax.tree.leaves(args), args_axes, strict=True)
+            next(own) if axis == 0 else jax.device_put(x, shared)
+            for x, axis in zip(inputs, args_axes, strict=True)
         ]
-        index = _dealt(jnp.arange(num_runs, dtype=jnp.int32), mesh)
         queue, running = programs.start(x0, inputs, index, num_runs, limits)
         _refuse_tracers(running)
         if state is not None:
@@ -261,12 +264,15 @@ def minimize_batch(
             queue, running = programs.resume(Queue(index, given), num_runs, limits)
 
         largest = _largest_size(queue.index.shape[0], batch_size, mesh)
+        num_evals = _checks.MAX_INT if callback is None else evals_per_round
         while most := int(np.asarray(running).max()):
             size = min((size for size in _sizes(largest) if size >= most), default=largest)
-            queue, running = programs.advance(size, queue, inputs, evals_per_round, limits)
+            queue, running = programs.advance(size, queue, inputs, num_evals, limits)
             if callback is not None and callback(_progress(queue, num_runs, began)):
                 break
-        return _finish(jax.device_put(queue, mesh.devices.flat[0]), num_runs)
+        if mesh.size > 1:
+            queue = jax.device_put(queue, mesh.devices.flat[0])
+        return _finish(queue, num_runs)
 
 
 # The arguments.
@@ -375,8 +381,9 @@ DEALT, SHARED = PartitionSpec(None, "runs"), PartitionSpec()
 
 def _dealt(tree: Any, mesh: Mesh) -> Any:
     """Arrays (runs, ...) as (rows, devices, ...), the last row filled up with its last run."""
-    columns = _columns(jax.device_put(tree, mesh.devices.flat[0]), mesh.size)
-    return jax.device_put(columns, NamedSharding(mesh, DEALT))
+    first = NamedSharding(Mesh(mesh.devices[:1], mesh.axis_names), SHARED)
+    columns = _columns(jax.device_put(tree, first), mesh.size)
+    return columns if mesh.size == 1 else jax.device_put(columns, NamedSharding(mesh, DEALT))
 
 
 @functools.partial(jax.jit, static_argnums=1)
