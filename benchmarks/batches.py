@@ -6,6 +6,8 @@
   uniform starts in [-2, 2]; float32, by `lbfgs` and by `bfgs`.
 - even: the same function of steepness 100 from one start, so that all runs take the same number of
   evaluations; also of a tenth of the runs, which are no more than one batch.
+- sizes: the tail by `lbfgs` again, with batches of other sizes: the first one, and the steps from
+  each to the next.
 - weibull, gp: the problems of examples/many_fits.py, in float64 by `bfgs`, beside SciPy's L-BFGS-B
   with gradients by hand in NumPy and the same criterion of the gradient. SciPy's processes are
   started, and have their data, before the time is taken; each uses one thread.
@@ -198,10 +200,42 @@ def compare(problem: Problem, rounds: int, pool: Any, sizes: tuple[int | None, .
         print("| " + " | ".join(cells) + " |", flush=True)
 
 
+def compare_sizes(runs: int, rounds: int) -> None:
+    """Time the tail with other sizes of the batch, and print a row for each."""
+    problem = valleys("tail", runs, co.lbfgs(), even=False)
+    module: Any = sys.modules[co.minimize_batch.__module__]
+    default = module.SIZES
+
+    def of_sizes(batch_size: int | None, sizes: tuple[int, ...]) -> Callable[[], Any]:
+        def fun(x: jax.Array, steepness: jax.Array) -> jax.Array:  # of which the programs are new
+            return valley(x, steepness)
+
+        def solve() -> Any:
+            module.SIZES = sizes
+            return co.minimize_batch(
+                fun, problem.x0, problem.tx, args=problem.args, batch_size=batch_size
+            )
+
+        return solve
+
+    ways = {
+        f"{batch_size} at once, then {sizes}": of_sizes(batch_size, sizes)
+        for batch_size, sizes in [
+            *((batch_size, default) for batch_size in (256, 1024, 4096, runs)),
+            (1024, tuple(2**i for i in range(18))),
+            (1024, (1, *default)),
+        ]
+    }
+    first = {name: timing.seconds_of(way)[0] for name, way in ways.items()}
+    for name, seconds in timing.medians(ways, rounds).items():
+        print(f"| {name} | {seconds:.3f} | {first[name] - seconds:.1f} |", flush=True)
+    module.SIZES = default
+
+
 def main() -> None:
     """Print one table."""
     parser = timing.argument_parser(__doc__)
-    names = ["tail", "even", "weibull", "gp"]
+    names = ["tail", "even", "sizes", "weibull", "gp"]
     parser.add_argument("--cases", nargs="+", choices=names, default=names)
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--rows", type=int, default=100, help="of the Gaussian process")
@@ -223,6 +257,8 @@ def main() -> None:
             for num in (runs, runs // 10):
                 problem = valleys(f"even, {num}, {name}", num, tx, even=True)
                 compare(problem, options.rounds, None, (None,))
+    if "sizes" in options.cases:
+        compare_sizes(runs, options.rounds)
     context = multiprocessing.get_context("spawn")
     made = (runs, options.rows)
     if {"weibull", "gp"} & set(options.cases):
