@@ -226,6 +226,7 @@ def compare_sizes(runs: int, rounds: int) -> None:
             (1024, (1, *default)),
         ]
     }
+    print("\n| sizes of the batch | seconds | compile, s |\n|---|---|---|")
     first = {name: timing.seconds_of(way)[0] for name, way in ways.items()}
     for name, seconds in timing.medians(ways, rounds).items():
         print(f"| {name} | {seconds:.3f} | {first[name] - seconds:.1f} |", flush=True)
@@ -257,8 +258,6 @@ def main() -> None:
             for num in (runs, runs // 10):
                 problem = valleys(f"even, {num}, {name}", num, tx, even=True)
                 compare(problem, options.rounds, None, (None,))
-    if "sizes" in options.cases:
-        compare_sizes(runs, options.rounds)
     context = multiprocessing.get_context("spawn")
     made = (runs, options.rows)
     if {"weibull", "gp"} & set(options.cases):
@@ -270,6 +269,8 @@ def main() -> None:
                 compare(weibull(runs), options.rounds, pool, (None,))
             if "gp" in options.cases:
                 compare(gaussian_process(options.rows), options.rounds, pool, (None, 8))
+    if "sizes" in options.cases:
+        compare_sizes(runs, options.rounds)
 
 
 if __name__ == "__main__":
