@@ -222,8 +222,9 @@ def compare_sizes(runs: int, rounds: int) -> None:
         f"{batch_size} at once, then {sizes}": of_sizes(batch_size, sizes)
         for batch_size, sizes in [
             *((batch_size, default) for batch_size in (256, 1024, 4096, runs)),
-            (1024, tuple(2**i for i in range(18))),
-            (1024, (1, *default)),
+            (1024, tuple(2**i for i in range(14))),
+            (1024, tuple(4**i for i in range(10))),
+            (1024, ()),
         ]
     }
     print("\n| sizes of the batch | seconds | compile, s |\n|---|---|---|")

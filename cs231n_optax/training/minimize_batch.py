@@ -43,8 +43,9 @@ from cs231n_optax.training.minimize import (
 from cs231n_optax.training.sweep import _no_mesh_set
 
 # Sizes of the batch after the first one. Each takes a compilation, and steps of 2 are no faster:
-# few runs are left at the small sizes.
-SIZES = (8, 64, 512, 4096, 32768, 262144)
+# few runs are left at the small sizes (benchmarks/batches.py --cases sizes).
+SIZES = (1, 8, 64, 512, 4096, 32768, 262144)
+PATIENCE = 32  # evaluations for which a batch that could be smaller waits for its end
 REFILL = 7 / 8  # the share of running runs at which those that wait take the other places
 RUNS_ON_CPU = 1024  # at once; more of them do not fit in the cache
 
@@ -161,9 +162,10 @@ def minimize_batch(
     takes some milliseconds beside the evaluations.
 
     One program is compiled for the first size of the batch, and one for each much smaller power of
-    8 that is needed: for 1000 runs at once, then for 64 and for 8. The programs for the last 16
-    pairs of ``fun`` and ``tx`` are kept: a second call with the same two objects and the same
-    shapes compiles nothing.
+    8 that is needed for more than 32 evaluations: for 1000 runs at once, then for 64, 8 and 1. So
+    the first call may take longer than ``jax.vmap(minimize)`` with its one program. The programs
+    for the last 16 pairs of ``fun`` and ``tx`` are kept: a second call with the same two objects
+    and the same shapes compiles nothing.
 
     Args:
       fun: as in `minimize`, of one run: ``fun(x, *args) -> scalar``. What it closes over becomes a
@@ -263,11 +265,18 @@ def minimize_batch(
             given = _given_state(state, queue.carry, num_runs, mesh)
             queue, running = programs.resume(Queue(index, given), num_runs, limits)
 
-        largest = _largest_size(queue.index.shape[0], batch_size, mesh)
-        num_evals = _checks.MAX_INT if callback is None else evals_per_round
+        size = largest = _largest_size(queue.index.shape[0], batch_size, mesh)
+        most_evals = _checks.MAX_INT if callback is None else evals_per_round
+        waited = 0
         while most := int(np.asarray(running).max()):
-            size = min((size for size in _sizes(largest) if size >= most), default=largest)
-            queue, running = programs.advance(size, queue, inputs, num_evals, limits)
+            fitting = min((size for size in _sizes(largest) if size >= most), default=largest)
+            if fitting < size and waited < PATIENCE:
+                num_evals, enough = min(most_evals, PATIENCE - waited), 0
+                waited += num_evals
+            else:
+                size, waited, num_evals = fitting, 0, most_evals
+                enough = max((smaller for smaller in _sizes(largest) if smaller < size), default=0)
+            queue, running = programs.advance(size, queue, inputs, num_evals, enough, limits)
             if callback is not None and callback(_progress(queue, num_runs, began)):
                 break
         if mesh.size > 1:
@@ -418,7 +427,7 @@ def _programs(settings: Settings) -> Programs:
 
     def advance(size: int, *args: Any) -> Any:
         step = functools.partial(_advance, size)
-        return on_mesh(step, DEALT, inputs, SHARED, SHARED)(*args)
+        return on_mesh(step, DEALT, inputs, SHARED, SHARED, SHARED)(*args)
 
     return Programs(
         start=jax.jit(on_mesh(_start, DEALT, inputs, DEALT, SHARED, SHARED)),
@@ -461,9 +470,19 @@ def _resume(settings: Settings, queue: Queue, num_runs: Any, limits: Limits) -> 
 
 
 def _advance(
-    size: int, settings: Settings, queue: Queue, inputs: Any, num_evals: Any, limits: Limits
+    size: int,
+    settings: Settings,
+    queue: Queue,
+    inputs: Any,
+    num_evals: Any,
+    enough: Any,
+    limits: Limits,
 ) -> Queue:
-    """One round of a batch of ``size`` runs."""
+    """One round of a batch of ``size`` runs.
+
+    It takes at most ``num_evals`` evaluations of each, and ends when no more than ``enough`` go on.
+    If others wait, it ends when they can take an eighth of the places.
+    """
     # Cut out the window behind the runs that have ended, or the last one.
     num_rows, running = queue.index.shape[0], _num_running(queue.carry)
     begin = jnp.minimum(num_rows - running, num_rows - size)
@@ -471,10 +490,8 @@ def _advance(
     rows = index // settings.mesh.size
     inputs = [x[rows] if axis == 0 else x for x, axis in zip(inputs, settings.axes, strict=True)]
 
-    # Step it until a part has ended, so that others can take the places or a smaller batch is
-    # enough.
-    smaller = max((smaller for smaller in _sizes(size) if smaller < size), default=0)
-    enough = jnp.where(running > size, int(REFILL * size), smaller)
+    # Step it.
+    enough = jnp.where(running > size, int(REFILL * size), enough)
 
     def step(carry: Carry, inputs: Any) -> Carry:
         problem = _problem(settings, inputs, limits, carry.params)

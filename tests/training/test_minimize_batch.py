@@ -151,7 +151,7 @@ class TestEnds:
         assert result.num_evals[40] == 400
         others = int(np.max(np.delete(np.asarray(result.num_evals), 40)))
         assert others < 100
-        assert len(evals) <= 64 * others + 8 * 400  # a batch of 8 is the smallest
+        assert len(evals) <= 64 * (others + 32) + 400 + 8 * 32  # it waits for 32 evaluations
         assert result.num_evals.sum() <= len(evals)
 
     def test_bad_starts_keep_their_status(self):
@@ -195,7 +195,7 @@ SGD = co.sgd(0.5)
 
 
 def test_one_compilation_for_each_size(caplog):
-    """Of 600 runs: 600, 64 and 8. A second call compiles nothing, and traces nothing."""
+    """Of 600 runs: 600, 8 for the last five, and 1. A second call compiles and traces nothing."""
     traces = []
 
     def fun(x, curvature):
