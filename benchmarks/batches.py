@@ -240,7 +240,7 @@ def main() -> None:
     names = ["tail", "even", "sizes", "weibull", "gp"]
     parser.add_argument("--cases", nargs="+", choices=names, default=names)
     parser.add_argument("--runs", type=int, default=10_000)
-    parser.add_argument("--rows", type=int, default=100, help="of the Gaussian process")
+    parser.add_argument("--rows", type=int, default=60, help="of the Gaussian process")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     runs = options.runs
