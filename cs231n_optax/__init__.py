@@ -60,6 +60,7 @@ from cs231n_optax.training.fit import (
     fit,
 )
 from cs231n_optax.training.minimize import MinimizeProgress, MinimizeResult, minimize
+from cs231n_optax.training.minimize_batch import MinimizeBatchProgress, minimize_batch
 from cs231n_optax.training.sweep import SweepProgress, SweepResult, best_row, sweep, write_csv
 from cs231n_optax.training.progress import progress_bar
 from cs231n_optax.training.sharding import state_sharding
@@ -73,6 +74,7 @@ __all__ = [
     "FitState",
     "GradientNoise",
     "LbfgsPairs",
+    "MinimizeBatchProgress",
     "MinimizeProgress",
     "MinimizeResult",
     "PointKind",
@@ -104,6 +106,7 @@ __all__ = [
     "lbfgs",
     "lbfgs_pairs",
     "minimize",
+    "minimize_batch",
     "momentum",
     "nesterov",
     "nesterov_iterate",

@@ -371,6 +371,10 @@ def _solve(problem: Problem, x0: Any, state: optax.OptState | None) -> MinimizeR
         lambda carry: _evaluate_and_update(problem, carry),
         _first_carry(problem, x0, state),
     )
+    return _result(end)
+
+
+def _result(end: Carry) -> MinimizeResult:
     trial: Any = find_trial(end.opt_state)
     return MinimizeResult(
         params=_tree.fill(trial.anchor_params, end.params),

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from cs231n_optax import _checks
 from cs231n_optax.globalization.trial import Status
 
@@ -27,15 +29,16 @@ class Reading(NamedTuple):
 
 
 def progress_bar(callback: Callable[[Any], Any] | None = None) -> Callable[[Any], Any]:
-    """A callback of `fit`, `minimize` or `sweep` that draws a progress bar.
+    """A callback of `fit`, `minimize`, `minimize_batch` or `sweep` that draws a progress bar.
 
-    The bar shows the loss or value and the gradient norm. The package tqdm draws it, in a terminal
-    as text, in a notebook as a widget.
+    The bar shows the loss or value and the gradient norm; of a batch, the least value. The package
+    tqdm draws it, in a terminal as text, in a notebook as a widget.
 
-    The bar is closed at the end of the run: after its last step or row, at a final status, and
-    where ``callback`` returns True or raises. An end that no callback sees (an iterator without
-    further batches, an exception in the loss) leaves the bar open until the next run begins or the
-    callback is deleted. One callback serves several runs, one after the other; each gets a new bar.
+    The bar is closed at the end of the run: after its last step or row, at a final status (of all
+    runs of a batch), and where ``callback`` returns True or raises. An end that no callback sees
+    (an iterator without further batches, an exception in the loss) leaves the bar open until the
+    next run begins or the callback is deleted. One callback serves several runs, one after the
+    other; each gets a new bar.
     It can't tell the runs of a batch under `jax.vmap` apart.
 
     Args:
@@ -107,6 +110,8 @@ def _import_tqdm() -> Any:
 
 def _begins(progress: Any, reached: int) -> bool:
     """Whether this is the first report of a run, and not the next after ``reached``."""
+    if hasattr(progress, "num_runs"):  # a round may end no run
+        return progress.num_ended < reached
     if hasattr(progress, "num_evals"):
         return progress.num_evals <= reached
     if hasattr(progress, "num_rows"):
@@ -115,7 +120,12 @@ def _begins(progress: Any, reached: int) -> bool:
 
 
 def _read(progress: Any, first_step: int) -> Reading:
-    """The reading of a `MinimizeProgress`, a `SweepProgress` or a `FitProgress`."""
+    """The reading of a progress record of any of the loops."""
+    if hasattr(progress, "num_runs"):
+        done, total = int(progress.num_ended), int(progress.num_runs)
+        least = progress.value[np.isfinite(progress.value)].min(initial=np.inf)
+        text = f"least value {least:.3e}, {progress.num_evals} evaluations"
+        return Reading(" runs", done, total, text=text, ended=done == total, success=False)
     if hasattr(progress, "num_evals"):
         status = Status(int(progress.status))
         text = f"value {progress.value:.3e}, grad_norm {progress.grad_norm:.3e}"

@@ -185,6 +185,44 @@ class TestSweep:
         assert "8/8" in bar.last
 
 
+def rounds(*ended, value=(3.0, np.nan, np.inf, 2.0), num_runs=4):
+    """The reports of rounds of a batch, by the runs that have ended."""
+    for i, num_ended in enumerate(ended):
+        yield co.MinimizeBatchProgress(
+            num_ended, num_runs, 10 * (i + 1), 1.0 * i, np.zeros(4), np.array(value)
+        )
+
+
+class TestMinimizeBatch:
+    def test_runs(self, bars):
+        callback = co.progress_bar()
+        for report in rounds(0, 0, 1, 3, 3, 4):
+            assert callback(report) is None
+        (bar,) = bars
+        assert (bar.initial, bar.n, bar.total, bar.closed) == (0, 4, 4, True)
+        assert "least value 2.000e+00, 60 evaluations" in bar.last
+
+    def test_a_batch_without_a_finite_value(self, bars):
+        callback = co.progress_bar()
+        for report in rounds(1, 4, value=[np.nan] * 4):
+            callback(report)
+        assert bars[0].closed
+        assert "inf" in bars[0].last
+
+    def test_a_stop_closes_it(self, bars):
+        result = co.minimize_batch(
+            bowl,
+            np.arange(6.0, dtype=np.float32)[:, None],
+            co.sgd(0.01),
+            evals_per_round=5,
+            callback=co.progress_bar(lambda progress: progress.num_evals > 20),
+        )
+        assert co.Status.STOPPED in result.status
+        (bar,) = bars
+        assert bar.closed
+        assert bar.n == bar.total == (np.asarray(result.status) != co.Status.STOPPED).sum()
+
+
 def test_without_tqdm(monkeypatch):
     real = builtins.__import__
 
