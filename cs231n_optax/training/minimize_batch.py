@@ -23,6 +23,7 @@ from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cs231n_optax import _checks, _tree
+from cs231n_optax._eager import ById
 from cs231n_optax.globalization.trial import (
     BUDGET,
     CONVERGED,
@@ -74,19 +75,6 @@ class MinimizeBatchProgress(NamedTuple):
         return bool(np.all(self.status[np.argsort(self.value)[:k]] == CONVERGED))
 
 
-class Identity:
-    """A key of a cache: functions that are the same only if they are the same objects."""
-
-    def __init__(self, *functions: Any) -> None:
-        self.functions = functions
-
-    def __eq__(self, other: Any) -> bool:
-        return all(f is g for f, g in zip(self.functions, other.functions, strict=True))
-
-    def __hash__(self) -> int:
-        return hash(tuple(map(id, self.functions)))
-
-
 class Settings(NamedTuple):
     """What selects the compiled programs, beside the shapes.
 
@@ -98,7 +86,7 @@ class Settings(NamedTuple):
       mesh: the devices.
     """
 
-    functions: Identity
+    functions: tuple[ById, ById]
     has_aux: bool
     structure: Any
     axes: tuple[int | None, ...]
@@ -235,7 +223,7 @@ def minimize_batch(
     num_runs = _num_runs((x0, *args), x0_axes + args_axes)
     mesh = _mesh(mesh, num_runs)
     settings = Settings(
-        functions=Identity(fun, tx),
+        functions=(ById(fun), ById(tx)),
         has_aux=_checks.static_bool("has_aux", has_aux),
         structure=jax.tree.structure(args),
         axes=args_axes,
@@ -519,7 +507,7 @@ def _advance(
 
 def _problem(settings: Settings, inputs: Any, limits: Limits, x: Any) -> Problem:
     """The problem of one run."""
-    fun, tx = settings.functions.functions
+    fun, tx = (function.value for function in settings.functions)
 
     def checked(*xs: Any) -> Any:
         return _checks.objective_output("fun", fun(*xs), has_aux=settings.has_aux)
