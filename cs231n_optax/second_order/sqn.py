@@ -192,7 +192,7 @@ def scale_by_sqn(
             u, y = widen_all("displacement", displacement), widen_all("grad_change", grad_change)
             _checks.like("displacement", u, adam_state.first_moment)
             _checks.like("grad_change", y, adam_state.first_moment)
-            pairs = _with_pair(pairs, u, y, diagonal, offered=accept & is_pair)
+            pairs = _with_pair(pairs, u, y, diagonal, offered=accept & jnp.asarray(is_pair))
         pairs = pairs._replace(
             uy=jnp.where(restart, 0, pairs.uy), r_inverse=jnp.where(restart, 0, pairs.r_inverse)
         )
@@ -204,9 +204,7 @@ def scale_by_sqn(
     return in_float32(optax.GradientTransformationExtraArgs(init, update))
 
 
-def _with_pair(
-    pairs: Pairs, u: Any, y: Any, diagonal: Any, *, offered: jax.typing.ArrayLike
-) -> Pairs:
+def _with_pair(pairs: Pairs, u: Any, y: Any, diagonal: Any, *, offered: jax.Array) -> Pairs:
     """Damp a pair, and write it over the oldest one if it is kept."""
     # Powell's damping: y ← θ y + (1 - θ) B₀ u, so that u·y is at least a tenth of u·B₀u.
     b0_u = _times(diagonal, u)
