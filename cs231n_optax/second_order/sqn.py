@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from cs231n_optax import _checks, _tree
+from cs231n_optax._batching import any_in_batch
 from cs231n_optax._precision import in_float32, widen_all
 from cs231n_optax.first_order.adam import ScaleByAdamState, scale_by_adam
 from cs231n_optax.first_order.learning_rate import named_chain, scale_by_learning_rate
@@ -48,6 +49,15 @@ class Pairs(NamedTuple):
     u: optax.Params
     y: optax.Updates
     slot: jax.Array
+    uy: jax.Array
+    r_inverse: jax.Array
+
+
+class Pair(NamedTuple):
+    """A new pair: y after damping, whether it is kept, u·y, and R⁻¹ with it."""
+
+    y: optax.Updates
+    kept: jax.Array
     uy: jax.Array
     r_inverse: jax.Array
 
@@ -206,6 +216,21 @@ def scale_by_sqn(
 
 def _with_pair(pairs: Pairs, u: Any, y: Any, diagonal: Any, *, offered: jax.Array) -> Pairs:
     """Damp a pair, and write it over the oldest one if it is kept."""
+    none = Pair(y, jnp.zeros((), bool), jnp.zeros_like(pairs.uy[0]), pairs.r_inverse)
+    new = jax.lax.cond(
+        any_in_batch(offered), lambda: _damped_pair(pairs, u, y, diagonal), lambda: none
+    )
+    kept, slot = offered & new.kept, pairs.slot
+    return Pairs(
+        u=_write_row(pairs.u, slot, u, keep=kept),
+        y=_write_row(pairs.y, slot, new.y, keep=kept),
+        slot=jnp.where(kept, (slot + 1) % len(pairs.uy), slot),
+        uy=jnp.where(kept & _is_row(slot, len(pairs.uy)), new.uy, pairs.uy),
+        r_inverse=jnp.where(kept, new.r_inverse, pairs.r_inverse),
+    )
+
+
+def _damped_pair(pairs: Pairs, u: Any, y: Any, diagonal: Any) -> Pair:
     # Powell's damping: y ← θ y + (1 - θ) B₀ u, so that u·y is at least a tenth of u·B₀u.
     b0_u = _times(diagonal, u)
     u_b0_u, uy = _tree.vdot(u, b0_u), _tree.vdot(u, y)
@@ -216,22 +241,15 @@ def _with_pair(pairs: Pairs, u: Any, y: Any, diagonal: Any, *, offered: jax.Arra
 
     # It is kept if the curvature is not too large: y·H₀y <= 20 u·y.
     uy, y_h0_y = _tree.vdot(u, y), _tree.vdot(y, _over(y, diagonal))
-    kept = offered & (uy > 0) & (y_h0_y <= MAX_CURVATURE * uy) & jnp.isfinite(uy + y_h0_y)
+    kept = (uy > 0) & (y_h0_y <= MAX_CURVATURE * uy) & jnp.isfinite(uy + y_h0_y)
 
     # R⁻¹ without the row and the column of the oldest pair, and with those of the new one. R gets
     # the column U y above the diagonal element u·y, and so R⁻¹ -R⁻¹ U y / u·y above 1 / u·y.
-    slot, is_slot = pairs.slot, _is_row(pairs.slot, len(pairs.uy))
+    is_slot = _is_row(pairs.slot, len(pairs.uy))
     above = -_tree.matvec(pairs.r_inverse, jnp.where(is_slot, 0, _tree.rows_dot(pairs.u, y)))
     column = jnp.where(is_slot, 1, above) / jnp.where(kept, uy, 1)
     r_inverse = jnp.where(is_slot[:, None], 0, pairs.r_inverse)
-    r_inverse = jnp.where(is_slot[None, :], column[:, None], r_inverse)
-    return Pairs(
-        u=_write_row(pairs.u, slot, u, keep=kept),
-        y=_write_row(pairs.y, slot, y, keep=kept),
-        slot=jnp.where(kept, (slot + 1) % len(pairs.uy), slot),
-        uy=jnp.where(kept & is_slot, uy, pairs.uy),
-        r_inverse=jnp.where(kept, r_inverse, pairs.r_inverse),
-    )
+    return Pair(y, kept, uy, jnp.where(is_slot[None, :], column[:, None], r_inverse))
 
 
 def _direction(pairs: Pairs, mean: Any, adams_direction: Any, diagonal: Any) -> Any:
