@@ -62,6 +62,18 @@ def test_a_run_that_diverged_counts_as_the_worst():
     )
 
 
+@pytest.mark.parametrize("name", workloads.WORKLOADS)
+def test_every_workload_can_be_trained(name):
+    """On the largest batch size; as JAX sees it, without compiling."""
+    workload = workloads.WORKLOADS[name]()
+    params = workload.init(jax.random.key(0))
+    assert len(jax.tree.leaves(workload.train)[0]) >= max(run.SIZES["full"].batch_sizes)
+    for examples in (workload.train, workload.measured, workload.test):
+        assert jax.eval_shape(workload.loss, params, examples).shape == ()
+    if workload.error is not None:
+        assert jax.eval_shape(workload.error, params, workload.test).shape == ()
+
+
 def test_noisy_labels():
     """A fifth of the labels are drawn anew, of which a tenth stays right by chance."""
     clean, noisy = (workloads.WORKLOADS[name]() for name in ("mlp-digits", "noisy-labels"))

@@ -64,7 +64,7 @@ def classifier(
 
 def teacher() -> Workload:
     """The squared error of a perceptron that learns a smaller one, whose outputs have no noise."""
-    student, master = networks.mlp((16,), 1, hidden=(32, 32)), networks.mlp((16,), 1, hidden=(16,))
+    student, master = networks.mlp((16,), 4, hidden=(32, 32)), networks.mlp((16,), 4, hidden=(16,))
     x = np.random.default_rng(0).normal(size=(5120, 16)).astype(np.float32)
     y = np.asarray(master.apply(master.init(jax.random.key(0)), jnp.asarray(x)))
 
