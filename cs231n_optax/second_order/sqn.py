@@ -365,17 +365,18 @@ def with_curvature_pairs(
             METHOD, updates, params, value, anchor=state.trial.anchor_params
         )
         value = _tree.cast(value, state.loss_mean.dtype)
-        old, was_probe = state.trial, state.is_probe
+        old = state.trial
         grad_norm = _tree.max_abs(grads)
         is_finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
         running = old.status == RUNNING
+        was_probe = state.is_probe & (old.num_evals > 0)  # else the run begins at a new point
+        at_x = running & ~was_probe
 
         # 2. Accept x, or reject it.
         has_pairs = _has_pairs(state.inner)
-        jumps = has_pairs & ~(is_finite & (value <= _highest_loss(state)))
-        back = running & ~was_probe & jumps
-        failed = running & ~was_probe & ~has_pairs & ~is_finite
-        moves = running & ~was_probe & ~back & ~failed
+        back = at_x & has_pairs & ~(is_finite & (value <= _highest_loss(state)))
+        failed = at_x & ~has_pairs & ~is_finite
+        moves = at_x & ~back & ~failed
 
         # 3. The mean iterate and the statistics of the loss.
         mean = jax.tree.map(
@@ -407,9 +408,11 @@ def with_curvature_pairs(
         # To the probe point, back to the last accepted point, or the step from x.
         rests = back | ~running | failed
 
-        def leaf(x: jax.Array, a: jax.Array, step: jax.Array, x1: jax.Array, x0: jax.Array) -> Any:
+        def leaf(
+            x: jax.Array, a: jax.Array, step: jax.Array, mean: jax.Array, last_mean: jax.Array
+        ) -> jax.Array:
             step = jnp.where(was_probe, a + step - x, step)
-            return jnp.where(rests, a - x, jnp.where(probes, x1 - x0, step))
+            return jnp.where(rests, a - x, jnp.where(probes, mean - last_mean, step))
 
         steps = jax.tree.map(leaf, params, anchor, steps, mean, state.last_mean)
 
