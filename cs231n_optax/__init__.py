@@ -23,7 +23,8 @@ from cs231n_optax.diagnostics.saddles import PointKind, StationaryPoint, classif
 from cs231n_optax.diagnostics.noise import GradientNoise, gradient_noise
 from cs231n_optax.diagnostics.recording import record_every
 
-# 7-1-8: learning-rate decays; 7-1-11: the cyclic one
+# 7-1-8: the learning rate, and its decays; 7-1-11: the cyclic one
+from cs231n_optax.diagnostics.learning_rate import LearningRateRange, learning_rate_range_test
 from cs231n_optax.schedules import cyclic_cosine, exponential_decay, inverse_time_decay, step_decay
 
 # 7-1-9, 7-1-10: second-order methods
@@ -74,6 +75,7 @@ __all__ = [
     "FitState",
     "GradientNoise",
     "LbfgsPairs",
+    "LearningRateRange",
     "MinimizeBatchProgress",
     "MinimizeProgress",
     "MinimizeResult",
@@ -105,6 +107,7 @@ __all__ = [
     "inverse_time_decay",
     "lbfgs",
     "lbfgs_pairs",
+    "learning_rate_range_test",
     "minimize",
     "minimize_batch",
     "momentum",

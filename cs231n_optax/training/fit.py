@@ -18,7 +18,7 @@ from cs231n_optax.averaging.accepted_points import (
     on_accepted_points,
     refuse_rejected_points,
 )
-from cs231n_optax.globalization.trial import accepted, find_trial
+from cs231n_optax.globalization.trial import Status, accepted, find_trial
 from cs231n_optax.training import _display, sharding
 
 Loss = Callable[..., Any]
@@ -208,7 +208,9 @@ def fit(
     its update is not applied and its model state not kept. With a transformation that rejects trial
     points (a line search), a step's batch, key and model state stay until a point is accepted on
     them. The model state of that point is kept, and only an accepted loss that is not finite ends
-    the run.
+    the run. If the method itself ends, with another status than RUNNING, no later step moves the
+    parameters. A RuntimeWarning says so, unless all examples are in use and the status is CONVERGED
+    or STALLED.
 
     Without a callback, and with data in arrays, this is a pure function of ``params``, ``key``,
     ``data`` and whatever ``loss`` and ``tx`` close over: `jax.jit` and `jax.vmap` apply, so that a
@@ -329,6 +331,7 @@ def fit(
         else:
             end, history = _loop_over_chunks(settings, start, data)
     _warn_if_diverged(end)
+    _warn_if_ended(end, all_examples=batch_size is None and not settings.from_iterator)
     return FitResult(_result_params(end), end, history)
 
 
@@ -685,3 +688,24 @@ def _warn_if_diverged(end: FitState) -> None:
             "are those of the last finite loss, or the first ones. A smaller learning rate may help"
         )
         warnings.warn(message, DivergenceWarning, stacklevel=3)
+
+
+def _warn_if_ended(end: FitState, *, all_examples: bool) -> None:
+    """Warn if a line search or a trust region has ended the run, unless at a minimum."""
+    trial = find_trial(end.opt_state)
+    if trial is None or isinstance(trial.status, Tracer) or int(end.nonfinite_step) >= 0:
+        return
+    status = Status(int(trial.status))
+    at_minimum = all_examples and status in (Status.CONVERGED, Status.STALLED)
+    if status is Status.RUNNING or at_minimum:
+        return
+    message = (
+        f"the method ended with the status {status.name} after {int(trial.num_evals)} evaluations, "
+        f"and no later step has moved the parameters: {status.__doc__}"
+    )
+    if not all_examples:
+        message += (
+            " What it learns on a mini-batch of the loss and its curvature is noise to the next: "
+            "use larger batches, all examples (batch_size=None), or adam"
+        )
+    warnings.warn(message, RuntimeWarning, stacklevel=3)

@@ -123,6 +123,10 @@ def no_race(monkeypatch):
         (["--data", "."], "no data_batch_*.bin here"),
         (["--tune", "1"], "--tune: must be a whole number >= 2 and < 2^31, got '1'"),
         (["--tune", "4", "--learning-rate", "sgd=1"], "leave out --learning-rate, or --tune"),
+        (["--rate", "guess"], "--rate: invalid choice: 'guess' (choose from default, search)"),
+        (["--rate", "search", "--tune", "4"], "leave out --learning-rate and --tune, or --rate"),
+        (["--rate", "search", "--learning-rate", "sgd=1"], "leave out --learning-rate and --tune"),
+        (["--rate", "search"], "--rate search takes 80 of the steps: --steps 4 must be more"),
         (["--out", os.devnull], f"can't write to --out {os.devnull}"),
         (["--out", f"{os.devnull}/race"], f"can't write to --out {os.devnull}/race"),
         (["--out", "/proc/race"], "can't write to --out /proc/race"),
@@ -212,6 +216,27 @@ def test_a_real_ctrl_c_in_a_real_process(tiny, tmp_path):
     assert not any(ord(c) < 32 and c != "\n" for c in out + err)
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     assert json.loads((tmp_path / "out" / "race.json").read_text())["complete"] is False
+
+
+def test_rates_by_a_range_test(start, monkeypatch, tmp_path, capsys):
+    """What it takes of the budget is counted, and each race starts at the suggested rate."""
+    monkeypatch.setattr(experiment, "run", pretend)
+    assert start("--rate", "search", "--steps", "84", "--decay", "step") == 0
+    out = capsys.readouterr().out
+    assert "Budget: 4 steps of 8 examples" in out
+    assert "from seed 2, which does not race: each is an order of magnitude." in out
+    assert "Its 80 evaluations are counted: of 84 steps 4 are left." in out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES | {"race-rates.png"}
+    configuration = json.loads((tmp_path / "out" / "race.json").read_text())["configuration"]
+    assert configuration["budget"]["steps"] == 4
+    assert configuration["decay_parameters"] == {"every": 1, "factor": 0.5}
+    search = {"rates": 40, "lowest": 1e-4, "highest": 10.0, "seed": 2, "evaluations": 80}
+    assert configuration["search"] == search
+    for rate in configuration["learning_rates"].values():
+        assert np.isclose(rate, np.geomspace(1e-4, 10, 40), rtol=1e-4).any()
+    # A race without it leaves no picture of it.
+    assert start() == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
 
 
 def test_every_method_is_tuned_alike(start, monkeypatch, tmp_path, capsys):

@@ -493,6 +493,25 @@ class TestTrials:
             result = co.fit(poison(bad), jnp.zeros(()), stubborn(), jnp.zeros(1), steps=6)
             assert result.state.nonfinite_step == stopped
 
+    def test_a_line_search_that_batches_have_ended_says_what_to_use(self):
+        """Eight examples of noise: the pairs of one batch are wrong on the next."""
+        noise = np.random.default_rng(0).standard_normal((400, 8)).astype(np.float32)
+
+        def robust(x, batch):
+            return jnp.mean(jnp.sqrt(1e-6 + jnp.sum((x - batch) ** 2, axis=-1)))
+
+        run = functools.partial(co.fit, robust, jnp.ones(8), co.lbfgs(), noise, key=KEY)
+        with pytest.warns(RuntimeWarning, match=r"FAILED.*larger batches.*batch_size=None.*adam"):
+            result = run(steps=200, batch_size=4)
+        assert co.status(result.state) == co.Status.FAILED
+        assert run(steps=60).state.nonfinite_step == -1  # at a minimum: silent
+
+    def test_a_line_search_without_a_minimum_is_told_of_too(self):
+        with pytest.warns(RuntimeWarning, match="UNBOUNDED"):
+            co.fit(
+                lambda x, batch: jnp.sum(x) + 0 * batch[0], 1.0, co.lbfgs(), np.ones(3), steps=50
+            )
+
 
 class TestNetworks:
     def test_is_a_hand_written_loop(self):

@@ -11,12 +11,18 @@ import typer
 
 from cs231n_optax.experiments import catalog, files, interrupts, options
 from cs231n_optax.experiments.catalog import DECAYS, HIGHEST_RATE, LOWEST_RATE, METHODS
-from cs231n_optax.experiments.console import consoles, print_written
+from cs231n_optax.experiments.console import Bar, consoles, print_written
 from cs231n_optax.experiments.errors import InputError, complain
 from cs231n_optax.experiments.options import count, option
 from cs231n_optax.experiments.protocol import run as protocol_run
-from cs231n_optax.experiments.race import experiment, report
-from cs231n_optax.experiments.race.experiment import Entrant, Setting, Summary, Tuning
+from cs231n_optax.experiments.race import experiment, rates, report
+from cs231n_optax.experiments.race.experiment import (
+    Entrant,
+    RateSearch,
+    Setting,
+    Summary,
+    Tuning,
+)
 from cs231n_optax.experiments.sweep import experiment as sweep_experiment
 from cs231n_optax.experiments.task import Budget, Task
 
@@ -30,6 +36,8 @@ EXAMPLES = """Examples:
       the effect of a decay
   cs231n-optax race --tune 16
       the best of 16 learning rates for each method, then the race
+  cs231n-optax race --rate search
+      learning rates by a range test, its evaluations counted
   cs231n-optax race --data cifar-10-batches-bin --model cnn --steps 3000
       the course's own images, from their binary version in that folder
   cs231n-optax race --protocol --quick
@@ -64,6 +72,12 @@ _TUNE = (
     "with the lowest final train loss races. All methods get the same number of runs, so that none "
     "wins by longer tuning."
 )
+_RATE = (
+    "search: find the learning rate of each method by a range test, of steps at rates from "
+    f"{LOWEST_RATE:g} to {HIGHEST_RATE:g}, from a seed that does not race. It finds the order of "
+    f"magnitude. Its {2 * rates.NUM_RATES} evaluations are taken from the steps of each method. It "
+    "also writes race-rates.png."
+)
 _ACCURACY = (
     "Count the steps to this test accuracy, a fraction; by default 0.95 for digits, and 0.9 for "
     "other data."
@@ -92,6 +106,7 @@ def race(
         list[Any] | None, option(_method_rate, "METHOD=α", _LEARNING_RATE)
     ] = None,
     tune: Annotated[int | None, option(partial(count, at_least=2), "N", _TUNE)] = None,
+    rate: Annotated[str, option(options.one_of(("default", "search")), "RATE", _RATE)] = "default",
     accuracy: Annotated[float | None, option(options.fraction, "X", _ACCURACY)] = None,
     protocol: Annotated[bool, options.switch("--protocol", _PROTOCOL)] = False,
     quick: Annotated[bool, options.switch("--quick", _QUICK)] = False,
@@ -116,6 +131,20 @@ def race(
     files.check_writable(out, report.FILES)
     if tune is not None and learning_rate:
         raise InputError("--tune finds every learning rate: leave out --learning-rate, or --tune")
+    if rate == "search" and (tune is not None or learning_rate):
+        raise InputError(
+            "--rate search finds every learning rate: leave out --learning-rate and --tune, or "
+            "--rate"
+        )
+    search = None
+    if rate == "search":
+        spent = 2 * rates.NUM_RATES
+        if steps <= spent:
+            raise InputError(
+                f"--rate search takes {spent} of the steps: --steps {steps} must be more"
+            )
+        steps -= spent
+        search = RateSearch(rates.NUM_RATES, LOWEST_RATE, HIGHEST_RATE, seeds, spent)
     if tune is not None:
         options.use_every_core()
     task, task_setting = catalog.load_task(data, model, batch_size)
@@ -129,6 +158,7 @@ def race(
         decay_parameters=DECAYS[decay].parameters(steps),
         accuracy_goal=accuracy or catalog.ACCURACY_GOALS.get(data, catalog.USUAL_ACCURACY_GOAL),
         tuning=None if tune is None else Tuning(tune, LOWEST_RATE, HIGHEST_RATE, seed=seeds),
+        search=search,
     )
     _check_memory(setting, task)
     return _run(setting, task, out, quiet=quiet)
@@ -186,6 +216,14 @@ def _run(setting: Setting, task: Task, folder: Path, *, quiet: bool) -> int:
     if setting.tuning is not None:
         with report.TuningBar(setting, err) as bar:
             setting = _tuned(setting, task, interrupts.checking(bar.update))
+    curves = None
+    if setting.search is not None:
+        with Bar("range test", len(setting.learning_rates), err) as bar:
+            show = interrupts.checking(bar.show)
+            methods = list(setting.learning_rates)
+            curves = rates.search(methods, task, setting.budget.batch_size, setting.search, show)
+        found = {method: float(curves[method].suggested) for method in methods}
+        setting = replace(setting, learning_rates=found)
     report.introduce(setting, out)
     summaries: list[Summary] = []
     with interrupts.suppressed(), report.Bars(setting, err) as bars:
@@ -201,10 +239,10 @@ def _run(setting: Setting, task: Task, folder: Path, *, quiet: bool) -> int:
     unfinished = [method for method in setting.learning_rates if method not in finished]
     ranking = experiment.rank(summaries)
     try:
-        report.write(folder, setting, ranking, unfinished)
+        report.write(folder, setting, ranking, unfinished, curves)
     finally:
         report.conclude(setting, ranking, out)
-    print_written(out, folder, report.FILES)
+    print_written(out, folder, report.written(setting))
     if unfinished:
         complain(
             f"interrupted; finished and written: {', '.join(finished)}; "

@@ -46,6 +46,25 @@ class Tuning:
     seed: int
 
 
+@dataclass(frozen=True)
+class RateSearch:
+    """How the learning rates were found by a range test, see `learning_rate_range_test`.
+
+    Attributes:
+      rates: rates that were tried of each method.
+      lowest: the lowest of them.
+      highest: the highest of them.
+      seed: the seed of the test, which is none of the race's.
+      evaluations: that it took of each method's budget.
+    """
+
+    rates: int
+    lowest: float
+    highest: float
+    seed: int
+    evaluations: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting(TaskSetting):
     """The configuration of a race with every default resolved, for the record.
@@ -57,6 +76,7 @@ class Setting(TaskSetting):
       decay_parameters: its arguments besides α₀.
       accuracy_goal: the test accuracy that the steps are counted to, a fraction.
       tuning: how the learning rates were chosen; None if they were given.
+      search: the same, by a range test; its evaluations are not in the budget.
     """
 
     budget: Budget
@@ -65,6 +85,7 @@ class Setting(TaskSetting):
     decay_parameters: Mapping[str, float]
     accuracy_goal: float
     tuning: Tuning | None = None
+    search: RateSearch | None = None
 
 
 class Entrant(NamedTuple):

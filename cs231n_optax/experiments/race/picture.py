@@ -58,6 +58,11 @@ def picture(setting: Setting, ranking: Sequence[Summary], unfinished: Sequence[s
     return figure
 
 
+def line_style(index: int) -> LineStyle:
+    """Return the style of a method, by its place in the catalog."""
+    return _STYLES[index % len(_STYLES)]
+
+
 def _title(setting: Setting, unfinished: Sequence[str]) -> str:
     budget, seeds = setting.budget, setting.budget.seeds
     over = f"mean ± std of {seeds} seeds, within their range" if seeds > 1 else "one seed"
@@ -191,7 +196,7 @@ def _score(place: int, summary: Summary, setting: Setting) -> str:
 
 
 def _style(track: Track) -> dict[str, Any]:
-    return _STYLES[track.entrant.style_index % len(_STYLES)]._asdict()
+    return line_style(track.entrant.style_index)._asdict()
 
 
 def _format_axes(axes: Axes, title: str) -> None:

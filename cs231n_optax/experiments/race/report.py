@@ -19,14 +19,16 @@ from cs231n_optax.experiments.files import (
     write_json,
     write_png,
 )
+from cs231n_optax.experiments.race import rates
 from cs231n_optax.experiments.race.experiment import Progress, Setting, Spread, Summary, Track
 from cs231n_optax.experiments.race.picture import picture
+from cs231n_optax.experiments.race.rates import Curves
 from cs231n_optax.experiments.sweep.experiment import is_end_of_range
 from cs231n_optax.training.sweep import SweepProgress
 
 _METHOD_COLUMN = 1
 
-FILES = CSV, JSON, PICTURE = "race.csv", "race.json", "race.png"
+FILES = CSV, JSON, PICTURE, RATES = "race.csv", "race.json", "race.png", "race-rates.png"
 
 
 class TuningBar(terminal.Bar):
@@ -86,14 +88,15 @@ class Bars:
 def introduce(setting: Setting, console: Console) -> None:
     """Print the configuration."""
     budget = setting.budget
-    rates = ", ".join(f"{method} {rate:.4g}" for method, rate in setting.learning_rates.items())
+    learning_rates = setting.learning_rates.items()
     arguments = ", ".join(f"{name} = {x:.4g}" for name, x in setting.decay_parameters.items())
     print_lines(
         console,
         *setting.describe_task(),
         f"Budget: {budget.steps} steps of {budget.batch_size} examples; seeds: {budget.seeds}.",
-        f"Learning rates: {rates}.",
+        f"Learning rates: {', '.join(f'{method} {rate:.4g}' for method, rate in learning_rates)}.",
         *_tuning(setting),
+        *_search(setting),
         f"Decay: {setting.decay}{f' ({arguments})' if arguments else ''}.",
     )
 
@@ -109,6 +112,26 @@ def _tuning(setting: Setting) -> Iterator[str]:
     for method, rate in setting.learning_rates.items():
         if is_end_of_range(rate, tuning.lowest, tuning.highest):
             yield f"The rate of {method} is an end of the range: a better one may lie beyond."
+
+
+def _search(setting: Setting) -> Iterator[str]:
+    if setting.search is None:
+        return
+    search, steps = setting.search, setting.budget.steps
+    yield (
+        f"Found by a range test from {search.lowest:g} to {search.highest:g}, from seed "
+        f"{search.seed}, which does not race: each is an order of magnitude. Its "
+        f"{search.evaluations} evaluations are counted: of {steps + search.evaluations} steps "
+        f"{steps} are left."
+    )
+    for method, rate in setting.learning_rates.items():
+        if is_end_of_range(rate, search.lowest, search.highest):
+            yield f"The rate of {method} is an end of the range: it is not found."
+
+
+def written(setting: Setting) -> Sequence[str]:
+    """The names of the files of a race."""
+    return FILES if setting.search is not None else FILES[:-1]
 
 
 def conclude(setting: Setting, ranking: Sequence[Summary], console: Console) -> None:
@@ -158,9 +181,13 @@ def verdict(ranking: Sequence[Summary]) -> str:
 
 
 def write(
-    folder: Path, setting: Setting, ranking: Sequence[Summary], unfinished: Sequence[str]
+    folder: Path,
+    setting: Setting,
+    ranking: Sequence[Summary],
+    unfinished: Sequence[str],
+    curves: Curves | None = None,
 ) -> None:
-    """Write race.csv, race.json and race.png together.
+    """Write race.csv, race.json and race.png together, and race-rates.png if there are curves.
 
     The ranking has the methods that finished; ``unfinished`` names those that were interrupted.
     """
@@ -169,6 +196,8 @@ def write(
     with new_results(folder, FILES) as new:
         write_csv(new / CSV, columns, (row for s in ranking for row in _rows(s.track)))
         write_png(new / PICTURE, picture(setting, ranking, unfinished))
+        if curves is not None:
+            write_png(new / RATES, rates.picture(curves))
         write_json(new / JSON, _document(setting, ranking, unfinished))
 
 

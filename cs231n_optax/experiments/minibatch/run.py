@@ -1,0 +1,155 @@
+"""Run the experiment; each method on each workload is saved when it has finished, and read again.
+
+python -m cs231n_optax.experiments.minibatch.run --out DIR [--quick]
+"""
+
+import argparse
+import hashlib
+import importlib.metadata
+import inspect
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from cs231n_optax.experiments import files, interrupts, options
+from cs231n_optax.experiments.console import Bar, consoles, print_lines, print_written
+from cs231n_optax.experiments.errors import complain
+from cs231n_optax.experiments.minibatch import experiment, report, workloads
+from cs231n_optax.experiments.minibatch.experiment import METHODS, Result, Run, Size
+from cs231n_optax.experiments.minibatch.workloads import WORKLOADS
+from cs231n_optax.experiments.protocol.run import Store
+from cs231n_optax.second_order import sqn
+
+SIZES = {
+    "full": Size(
+        evaluations=2000,
+        seeds=10,
+        rates=8,
+        repeats=2,
+        batch_sizes=(32, 128, 1024),
+        workloads=tuple(WORKLOADS),
+    ),
+    "quick": Size(
+        evaluations=200,
+        seeds=2,
+        rates=2,
+        repeats=1,
+        batch_sizes=(128,),
+        workloads=("autoencoder", "quadratic"),
+    ),
+}
+
+
+def main() -> int:
+    """Read the command line, and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("minibatch"))
+    parser.add_argument("--quick", action="store_true", help="two workloads, for a minute")
+    arguments = parser.parse_args()
+    return run(arguments.out, quick=arguments.quick)
+
+
+def run(out: Path, *, quick: bool, quiet: bool = False) -> int:
+    """Run all methods on all workloads and report those that are finished.
+
+    After Ctrl-C the same call goes on from there.
+
+    Args:
+      out: the folder, made if need be.
+      quick: two workloads and few evaluations.
+      quiet: print nothing.
+
+    Returns:
+      The exit status.
+    """
+    name = "quick" if quick else "full"
+    results = f"minibatch-{name}"
+    files.check_writable(out, report.FILES, folders=(results,))
+    options.use_every_core()
+    size = SIZES[name]
+    store = Store(out / results, identity(size))
+    stdout, stderr = consoles(quiet=quiet)
+    interrupts.begin()
+    cells = [(workload, batch) for workload in size.workloads for batch in size.batch_sizes]
+    total = len(cells) * len(METHODS)
+    with interrupts.suppressed(), Bar("mini-batches", total, stderr) as bar:
+        measure_all(store, size, cells, interrupts.checking(bar.show_or_print))
+    interrupts.only_record()
+    finished = {cell: found for cell in cells if (found := all_saved(store, *cell))}
+    if finished:
+        report.write(out, size, finished)
+        print_lines(stdout, *report.lines(size, finished))
+        print_written(stdout, out, report.FILES)
+    if len(finished) < len(cells):
+        complain(f"interrupted; {len(finished)} of {len(cells)} finished; the same command goes on")
+        return interrupts.exit_status()
+    return 0
+
+
+def measure_all(store: Store, size: Size, cells: list[tuple[str, int]], progress: Any) -> None:
+    """Run what the folder has no result of, and save each result."""
+    done = 0
+    for workload, batch_size in cells:
+        made = None
+        for name, method in METHODS.items():
+            news = f"{workload}, {batch_size}, {name}"
+            progress(done, news)
+            if saved(store, workload, batch_size, name) is None:
+                made = made or WORKLOADS[workload]()
+                result = experiment.measure(
+                    method,
+                    made,
+                    batch_size,
+                    size,
+                    lambda done=done, news=news: progress(done, news),
+                )
+                store.save(_key(workload, batch_size, name), document(result))
+            done += 1
+    progress(done, "all finished")
+
+
+def saved(store: Store, workload: str, batch_size: int, method: str) -> Result | None:
+    """The saved result of a method."""
+    found = store.read(_key(workload, batch_size, method))
+    if found is None:
+        return None
+    runs = Run(*(np.array(found["runs"][name], float) for name in Run._fields))
+    return Result(found["rate"], found["tuned"], runs, found["seconds"])
+
+
+def all_saved(store: Store, workload: str, batch_size: int) -> dict[str, Result] | None:
+    """The saved results of all methods; None if one is missing."""
+    results = {name: saved(store, workload, batch_size, name) for name in METHODS}
+    found = {name: result for name, result in results.items() if result}
+    return found if len(found) == len(METHODS) else None
+
+
+def document(result: Result) -> dict[str, Any]:
+    """A result for JSON, with None for what is not finite."""
+    runs = {
+        name: np.where(np.isfinite(array), array.astype(object), None).tolist()
+        for name, array in result.runs._asdict().items()
+    }
+    return {"rate": result.rate, "tuned": result.tuned, "runs": runs, "seconds": result.seconds}
+
+
+def identity(size: Size) -> dict[str, Any]:
+    """What a saved result must share: the versions, the sources and the size of a run."""
+    sources = "".join(map(inspect.getsource, (experiment, workloads, sqn)))
+    ours = size._asdict() | {"batch_sizes": None, "workloads": None}
+    return {
+        "cs231n_optax": importlib.metadata.version("cs231n_optax"),
+        "jax": jax.__version__,
+        "source": hashlib.sha256(sources.encode()).hexdigest()[:16],
+        "size": ours,
+    }
+
+
+def _key(workload: str, batch_size: int, method: str) -> str:
+    return f"{workload}-{batch_size}-{method}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
