@@ -20,7 +20,8 @@ from cs231n_optax.lecture.playground.programs import (
 )
 from cs231n_optax.lecture.style import METHOD_STYLES
 
-COLORS = {name: line.color for name, line in METHOD_STYLES.items()} | {"gd": "#7A9A01"}
+COLORS = {name: line.color for name, line in METHOD_STYLES.items()}
+COLORS |= {"gd": "#7A9A01", "lbfgs-1": "#B5651D"}
 DARK = {
     "#000000": "#F2F2F2",
     "#0072B2": "#3D8FD1",

@@ -398,6 +398,13 @@ PROGRAMS = {
         SEARCH,
         partial(_line_arrows, "trial step, −tHg"),
     ),
+    "lbfgs-1": Method(
+        "L-BFGS with one pair",
+        "x ← x − tHg, with H from the last step alone",
+        _searching(partial(cs231n_optax.lbfgs, 1)),
+        SEARCH,
+        partial(_line_arrows, "trial step, −tHg"),
+    ),
     "newton": Method(
         "Newton",
         "x ← x + p,  p = argmin g·p + ½ p·Hp,  ‖p‖ ≤ Δ",
