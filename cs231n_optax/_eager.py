@@ -11,7 +11,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import get_opaque_trace_state
+
+try:
+    from jax.extend.core import get_opaque_trace_state
+except ImportError:  # before jax 0.9
+    from jax.core import get_opaque_trace_state  # pyright: ignore
 
 MAX_CACHED = 32  # programs kept for each function
 
