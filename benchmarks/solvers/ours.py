@@ -12,7 +12,7 @@ EVALS_PER_ITERATION = 10  # the peers are limited in iterations, which take seve
 
 
 def minimize_with(
-    make: Callable[[], optax.GradientTransformationExtraArgs], second_order_count: str | None = None
+    make: Callable[[], optax.GradientTransformation | None], second_order_count: str | None = None
 ) -> Build:
     """The builder for a method.
 
@@ -20,7 +20,7 @@ def minimize_with(
     reported as both counters. The harness's `gtol` is absolute: `tol=0` and `atol=gtol`.
 
     Args:
-      make: makes the transformation.
+      make: makes the transformation, or None for the one that `minimize` chooses.
       second_order_count: the field of the state that counts Hessians or Hessian-vector products,
         reported as `n_hess`.
     """
@@ -46,6 +46,7 @@ def minimize_with(
 
 FAMILY = "cs231n_optax"
 OURS: dict[str, Solver] = {
+    "cs231n_minimize": Solver(minimize_with(lambda: None), FAMILY, order=2),
     "cs231n_lbfgs": Solver(minimize_with(cs231n_optax.lbfgs), FAMILY),
     "cs231n_lbfgs_m10": Solver(minimize_with(lambda: cs231n_optax.lbfgs(memory_size=10)), FAMILY),
     "cs231n_bfgs": Solver(minimize_with(cs231n_optax.bfgs), FAMILY, max_n=1100),
