@@ -254,6 +254,9 @@ ERRORS = [
     ("minimize: string argument", lambda: minimize(args=("a",)), TypeError, "args[0]"),
     ("minimize: callback", lambda: minimize(callback=3), TypeError, "callback"),
     ("minimize: state", lambda: minimize(state=MOMENTUM.init(X)), ValueError, "state"),
+    ("minimize_batch: no axis", lambda: co.minimize_batch(square, X, co.lbfgs(), in_axes=None), ValueError, "in_axes"),
+    ("minimize_batch: a scalar", lambda: co.minimize_batch(square, 1.0, co.lbfgs()), ValueError, "x0"),
+    ("learning_rate_range_test: a name", lambda: co.learning_rate_range_test(square, X, "sgd", DATA, batch_size=2), TypeError, "make_tx"),
     # fit.
     ("fit: integers", lambda: fit(params=MIXED, tx=optax.sgd(0.1)), TypeError, "parameter['n']"),
     ("fit: string", lambda: fit(params="x"), TypeError, "params"),
@@ -444,6 +447,7 @@ def test_error(call, error, name):
 
 
 @pytest.mark.filterwarnings("ignore::cs231n_optax.DivergenceWarning")
+@pytest.mark.filterwarnings("ignore:the method ended with the status FAILED")
 @pytest.mark.parametrize(
     ("call", "expected"), [row[1:] for row in RESULTS], ids=[row[0] for row in RESULTS]
 )
