@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import cs231n_optax
+from cs231n_optax.experiments import interrupts
 from cs231n_optax.experiments.minibatch import experiment, report, run, verdict, workloads
 from cs231n_optax.experiments.minibatch.experiment import METHODS, Method, Result, Run, Size
 
@@ -107,7 +108,8 @@ def tiny(monkeypatch):
     few = {name: METHODS[name] for name in ("adam", "adam-1e-3", "sqn")}
     monkeypatch.setattr(run, "METHODS", few)
     monkeypatch.setattr(report, "METHODS", few)
-    return size
+    with interrupts.handled(by_exit=False):
+        yield size
 
 
 def test_a_run_and_another_that_reads_it(tiny, tmp_path, monkeypatch, capsys):

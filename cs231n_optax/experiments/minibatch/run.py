@@ -48,7 +48,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("minibatch"))
     parser.add_argument("--quick", action="store_true", help="two workloads, for a minute")
     arguments = parser.parse_args()
-    return run(arguments.out, quick=arguments.quick)
+    with interrupts.handled(by_exit=True):
+        return run(arguments.out, quick=arguments.quick)
 
 
 def run(out: Path, *, quick: bool, quiet: bool = False) -> int:
