@@ -72,7 +72,9 @@ def test_parameters_kept_flat_take_the_same_path(method):
     expected = run(params, testing.default_loss)
     actual = run(flat, lambda flat: testing.default_loss(unravel(flat)))
     for x, y in zip(jax.tree.leaves(unravel(actual)), jax.tree.leaves(expected), strict=True):
-        # Inner products over a tree are summed in another order.
-        np.testing.assert_allclose(x, y, rtol=1e-6 if method.oracle else 1e-4)
+        # Inner products over a tree are summed in another order, which changes every coordinate by
+        # rounding errors of the size of the largest, 1.
+        rtol, atol = (1e-6, 0) if method.oracle else (1e-4, 1e-5)
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=atol)
     assert actual.shape == (sum(leaf.size for leaf in jax.tree.leaves(params)),)
     assert jnp.isfinite(actual).all()
