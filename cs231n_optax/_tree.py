@@ -164,6 +164,26 @@ def combine(weights: jax.Array, rows: Any) -> Any:
     )
 
 
+def row(rows: jax.Array, i: jax.Array) -> jax.Array:
+    """Row i of an array."""
+    return jax.lax.dynamic_index_in_dim(rows, i, 0, keepdims=False)
+
+
+def set_row(rows: jax.Array, i: jax.Array, x: jax.Array) -> jax.Array:
+    """The array with another row i."""
+    return jax.lax.dynamic_update_index_in_dim(rows, x, i, 0)
+
+
+def write_row(rows: Any, i: jax.Array, x: Any, *, keep: jax.Array) -> Any:
+    """Set row i of every leaf if it is to be kept. A select of whole buffers would copy them."""
+    return jax.tree.map(lambda rows, x: set_row(rows, i, jnp.where(keep, x, row(rows, i))), rows, x)
+
+
+def is_row(i: jax.Array, m: int) -> jax.Array:
+    """(m,), True at i."""
+    return jnp.arange(m, dtype=jnp.int32) == i
+
+
 def num_reals(tree: Any) -> int:
     """The number of real numbers in the floating and complex leaves of a tree, also of shapes."""
     leaves = [x for x in jax.tree.leaves(tree) if _checks.is_inexact(x)]

@@ -1,4 +1,4 @@
-"""The pair (s, y) of a step and its change of the gradient, used by BFGS and L-BFGS."""
+"""The pair (s, y) of a step and its change of the gradient, used by the quasi-Newton methods."""
 
 from typing import Any, NamedTuple
 
@@ -38,3 +38,27 @@ def curvature_pair(params: Any, grads: Any, last_params: Any, last_grads: Any) -
     s = jax.tree.map(jnp.subtract, params, last_params)
     y = jax.tree.map(jnp.subtract, grads, last_grads)
     return CurvaturePair(s, y, _tree.vdot(s, y), _tree.vdot(s, s), _tree.vdot(y, y))
+
+
+def r_inverse_with_pair(
+    r_inverse: jax.Array, slot: jax.Array, s_y: jax.Array, sy: jax.Array
+) -> jax.Array:
+    """R⁻¹ with a new pair (s, y) in place of the oldest one.
+
+    R is the upper triangle of S Yᵀ in the order of age, where a row of S and Y is a pair. The rows
+    and columns of R⁻¹ have the order of the ring buffer.
+
+    Args:
+      r_inverse: (m, m), R⁻¹ of the pairs so far, 0 in empty rows and columns.
+      slot: the row of the oldest pair or an empty one, which becomes that of the new pair.
+      s_y: (m,), S y of the pairs so far; its element in ``slot`` is not used.
+      sy: s·y of the new pair, > 0.
+    """
+    is_slot = _tree.is_row(slot, len(s_y))
+    # The oldest pair is the first: without it, R⁻¹ loses its row and its column. The new pair is
+    # the last: it adds the column S y to R above the diagonal element s·y, and so the column
+    # -R⁻¹ S y / s·y to R⁻¹ above 1 / s·y.
+    above = -_tree.matvec(r_inverse, jnp.where(is_slot, 0, s_y))
+    column = jnp.where(is_slot, 1, above) / sy
+    r_inverse = jnp.where(is_slot[:, None], 0, r_inverse)
+    return jnp.where(is_slot[None, :], column[:, None], r_inverse)

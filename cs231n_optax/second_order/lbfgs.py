@@ -21,7 +21,11 @@ from cs231n_optax._precision import in_float32, widen_all
 from cs231n_optax.globalization.line_search import with_line_search
 from cs231n_optax.globalization.search import Search
 from cs231n_optax.globalization.wolfe import wolfe
-from cs231n_optax.second_order.curvature_pair import CurvaturePair, curvature_pair
+from cs231n_optax.second_order.curvature_pair import (
+    CurvaturePair,
+    curvature_pair,
+    r_inverse_with_pair,
+)
 
 EARLY_STEPS = 20  # steps with γ = s·s / s·y
 TINY = 8  # number of parameters up to which the two loops are faster, see benchmarks/README.md
@@ -171,13 +175,13 @@ def scale_by_lbfgs(memory_size: int = 15) -> optax.GradientTransformationExtraAr
             Scalars(state.num_points, state.slot, state.scale),
         )
         slot = state.slot
-        sy = jnp.where(keep & _is_row(slot, m), pair.sy, state.sy)
+        sy = jnp.where(keep & _tree.is_row(slot, m), pair.sy, state.sy)
         new = state._replace(
             **scalars._asdict(),
             params=_tree.select(accept, params, state.params),
             grads=_tree.select(accept, grads, state.grads),
-            s=_write_row(state.s, slot, pair.s, keep=keep),
-            y=_write_row(state.y, slot, pair.y, keep=keep),
+            s=_tree.write_row(state.s, slot, pair.s, keep=keep),
+            y=_tree.write_row(state.y, slot, pair.y, keep=keep),
             sy=jnp.where(restart, 0, sy),
         )
 
@@ -322,14 +326,14 @@ def _two_loops(grads: Any, state: ScaleByLbfgsState, *, unroll: bool) -> Any:
     def backward(k: jax.Array, carry: Any) -> Any:
         q, a = carry
         i = (state.slot + (m - 1) - k) % m
-        a_i = _row(rho, i) * _tree.vdot(_row_of_each(state.s, i), q)
-        return _tree.axpy(-a_i, _row_of_each(state.y, i), q), _set_row(a, i, a_i)
+        a_i = _tree.row(rho, i) * _tree.vdot(_row_of_each(state.s, i), q)
+        return _tree.axpy(-a_i, _row_of_each(state.y, i), q), _tree.set_row(a, i, a_i)
 
     # From the oldest to the newest: q ← q + (aᵢ - ρᵢ yᵢ·q) sᵢ.
     def forward(k: jax.Array, q: Any) -> Any:
         i = (state.slot + k) % m
-        b_i = _row(rho, i) * _tree.vdot(_row_of_each(state.y, i), q)
-        return _tree.axpy(_row(a, i) - b_i, _row_of_each(state.s, i), q)
+        b_i = _tree.row(rho, i) * _tree.vdot(_row_of_each(state.y, i), q)
+        return _tree.axpy(_tree.row(a, i) - b_i, _row_of_each(state.s, i), q)
 
     q, a = grads, jnp.zeros_like(rho)
     q, a = jax.lax.fori_loop(0, m, backward, (q, a), unroll=unroll)
@@ -354,50 +358,23 @@ def _compact_form(
     restart: jax.Array,
 ) -> tuple[Any, Compact]:
     """H g by the compact form. ``state`` already has the new pair, in row ``slot``."""
-    is_slot = _is_row(slot, len(state.sy))
-
     # S g, and S y of the new y: S g - S g_last, without another pass over S.
     s_grad = _tree.rows_dot(state.s, grads)
-    s_y = jnp.where(is_slot, 0, s_grad - old.s_grad)
+    s_y = s_grad - old.s_grad
 
-    # R⁻¹ with the new pair. R is upper triangular in the order of age. The oldest pair is the
-    # first, and removing it removes its row and column of R⁻¹. The new pair is the last: it adds
-    # the column S y to R above the diagonal element s·y, and so to R⁻¹ the column
-    # -R⁻¹ S y / s·y above 1 / s·y.
+    # R⁻¹ with the new pair.
     r_inverse = jnp.where(restart, 0, old.r_inverse)
-    diagonal = jnp.where(keep, _row(state.sy, slot), 1)
-    column = jnp.where(is_slot, 1, -(r_inverse @ s_y)) / diagonal
-    removed = jnp.where(is_slot[:, None], 0, r_inverse)
-    added = jnp.where(is_slot[None, :], column[:, None], removed)
-    r_inverse = jnp.where(keep, added, r_inverse)
+    sy = jnp.where(keep, _tree.row(state.sy, slot), 1)
+    r_inverse = jnp.where(keep, r_inverse_with_pair(r_inverse, slot, s_y, sy), r_inverse)
 
     # a = R⁻¹ S g,   q = γ (g - Yᵀ a),   H g = q + Sᵀ R⁻ᵀ (D a - Y q)
-    a = r_inverse @ s_grad
+    a = _tree.matvec(r_inverse, s_grad)
     q = jax.tree.map(jnp.subtract, grads, _tree.combine(a, state.y))
     q = _tree.scale(state.scale, q)
-    b = (state.sy * a - _tree.rows_dot(state.y, q)) @ r_inverse
+    b = _tree.matvec(r_inverse.T, state.sy * a - _tree.rows_dot(state.y, q))
     direction = jax.tree.map(jnp.add, q, _tree.combine(b, state.s))
     return direction, Compact(r_inverse, s_grad)
 
 
 def _row_of_each(rows: Any, i: jax.Array) -> Any:
-    return jax.tree.map(lambda r: _row(r, i), rows)
-
-
-def _write_row(rows: Any, i: jax.Array, row: Any, *, keep: jax.Array) -> Any:
-    """Write row i if it is to be kept. A select of whole buffers would copy them."""
-    return jax.tree.map(
-        lambda rows, row: _set_row(rows, i, jnp.where(keep, row, _row(rows, i))), rows, row
-    )
-
-
-def _row(rows: jax.Array, i: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_index_in_dim(rows, i, 0, keepdims=False)
-
-
-def _set_row(rows: jax.Array, i: jax.Array, row: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_update_index_in_dim(rows, row, i, 0)
-
-
-def _is_row(i: jax.Array, m: int) -> jax.Array:
-    return jnp.arange(m, dtype=jnp.int32) == i
+    return jax.tree.map(lambda r: _tree.row(r, i), rows)

@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import optax
 
 from cs231n_optax import _checks, _tree
-from cs231n_optax._batching import any_in_batch
+from cs231n_optax._batching import compute_if
 from cs231n_optax._precision import in_float32, widen_all
 from cs231n_optax.first_order.adam import ScaleByAdamState, scale_by_adam
 from cs231n_optax.first_order.learning_rate import named_chain, scale_by_learning_rate
 from cs231n_optax.globalization.trial import FAILED, RUNNING, Trial, first_trial
-from cs231n_optax.second_order.lbfgs import _is_row, _write_row
+from cs231n_optax.second_order.curvature_pair import r_inverse_with_pair
 
 METHOD = "with_curvature_pairs"
 MEAN_DECAY = 0.9  # of the mean iterate
@@ -217,15 +217,13 @@ def scale_by_sqn(
 def _with_pair(pairs: Pairs, u: Any, y: Any, diagonal: Any, *, offered: jax.Array) -> Pairs:
     """Damp a pair, and write it over the oldest one if it is kept."""
     none = Pair(y, jnp.zeros((), bool), jnp.zeros_like(pairs.uy[0]), pairs.r_inverse)
-    new = jax.lax.cond(
-        any_in_batch(offered), lambda: _damped_pair(pairs, u, y, diagonal), lambda: none
-    )
+    new = compute_if(offered, lambda: _damped_pair(pairs, u, y, diagonal), otherwise=none)
     kept, slot = offered & new.kept, pairs.slot
     return Pairs(
-        u=_write_row(pairs.u, slot, u, keep=kept),
-        y=_write_row(pairs.y, slot, new.y, keep=kept),
+        u=_tree.write_row(pairs.u, slot, u, keep=kept),
+        y=_tree.write_row(pairs.y, slot, new.y, keep=kept),
         slot=jnp.where(kept, (slot + 1) % len(pairs.uy), slot),
-        uy=jnp.where(kept & _is_row(slot, len(pairs.uy)), new.uy, pairs.uy),
+        uy=jnp.where(kept & _tree.is_row(slot, len(pairs.uy)), new.uy, pairs.uy),
         r_inverse=jnp.where(kept, new.r_inverse, pairs.r_inverse),
     )
 
@@ -243,13 +241,10 @@ def _damped_pair(pairs: Pairs, u: Any, y: Any, diagonal: Any) -> Pair:
     uy, y_h0_y = _tree.vdot(u, y), _tree.vdot(y, _over(y, diagonal))
     kept = (uy > 0) & (y_h0_y <= MAX_CURVATURE * uy) & jnp.isfinite(uy + y_h0_y)
 
-    # R⁻¹ without the row and the column of the oldest pair, and with those of the new one. R gets
-    # the column U y above the diagonal element u·y, and so R⁻¹ -R⁻¹ U y / u·y above 1 / u·y.
-    is_slot = _is_row(pairs.slot, len(pairs.uy))
-    above = -_tree.matvec(pairs.r_inverse, jnp.where(is_slot, 0, _tree.rows_dot(pairs.u, y)))
-    column = jnp.where(is_slot, 1, above) / jnp.where(kept, uy, 1)
-    r_inverse = jnp.where(is_slot[:, None], 0, pairs.r_inverse)
-    return Pair(y, kept, uy, jnp.where(is_slot[None, :], column[:, None], r_inverse))
+    r_inverse = r_inverse_with_pair(
+        pairs.r_inverse, pairs.slot, _tree.rows_dot(pairs.u, y), jnp.where(kept, uy, 1)
+    )
+    return Pair(y, kept, uy, r_inverse)
 
 
 def _direction(pairs: Pairs, mean: Any, adams_direction: Any, diagonal: Any) -> Any:
