@@ -156,7 +156,12 @@ def _fit_message(result: Any) -> str:
         )
     if ended >= 0:
         return f"The loss was not finite at step {ended}, which ended the run."
-    return f"{result.history.step.size} steps, {steps} in all."
+    message = f"{result.history.step.size} steps, {steps} in all."
+    trial = find_trial(result.state.opt_state)
+    if trial is not None and int(trial.status) != Status.RUNNING:
+        name, num_evals = Status(int(trial.status)).name, int(trial.num_evals)
+        message += f" The method ended with the status {name} after {num_evals} evaluations."
+    return message
 
 
 def _course(values: Any) -> str | None:

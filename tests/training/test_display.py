@@ -208,6 +208,15 @@ class TestFit:
         np.testing.assert_allclose(numbers, [loss[0], loss[-1], loss.min()], rtol=1e-5)
         assert rows(str(line(3, state=result.state)))["message"] == "3 steps, 203 in all."
 
+    def test_a_search_that_has_ended(self):
+        result = line(40, tx=co.lbfgs(tol=1e-5), batch_size=None, key=None)
+        shown = re.fullmatch(
+            r"40 steps, 40 in all\. The method ended with the status CONVERGED after (\d+) "
+            r"evaluations\.",
+            rows(str(result))["message"],
+        )
+        assert 2 < int(shown[1]) < 40
+
     @pytest.mark.filterwarnings("ignore")
     def test_a_loss_that_is_not_finite(self):
         shown = rows(str(line(400, tx=co.sgd(1e3))))

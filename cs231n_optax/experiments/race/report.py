@@ -109,9 +109,8 @@ def _tuning(setting: Setting) -> Iterator[str]:
         f"Tuned: each is the best of {tuning.runs} from {tuning.lowest:g} to {tuning.highest:g}, "
         f"from seed {tuning.seed}, which does not race."
     )
-    for method, rate in setting.learning_rates.items():
-        if is_end_of_range(rate, tuning.lowest, tuning.highest):
-            yield f"The rate of {method} is an end of the range: a better one may lie beyond."
+    for method in _at_an_end(setting, tuning.lowest, tuning.highest):
+        yield f"The rate of {method} is an end of the range: a better one may lie beyond."
 
 
 def _search(setting: Setting) -> Iterator[str]:
@@ -124,9 +123,13 @@ def _search(setting: Setting) -> Iterator[str]:
         f"{search.evaluations} evaluations are counted: of {steps + search.evaluations} steps "
         f"{steps} are left."
     )
-    for method, rate in setting.learning_rates.items():
-        if is_end_of_range(rate, search.lowest, search.highest):
-            yield f"The rate of {method} is an end of the range: it is not found."
+    for method in _at_an_end(setting, search.lowest, search.highest):
+        yield f"The rate of {method} is an end of the range: it is not found."
+
+
+def _at_an_end(setting: Setting, lowest: float, highest: float) -> list[str]:
+    rates = setting.learning_rates.items()
+    return [method for method, rate in rates if is_end_of_range(rate, lowest, highest)]
 
 
 def written(setting: Setting) -> Sequence[str]:
