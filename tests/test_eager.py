@@ -8,17 +8,9 @@ import methods
 import numpy as np
 import optax
 import pytest
+from trials import MINIMISERS
 
 import cs231n_optax as co
-
-SECOND_ORDER = {
-    "lbfgs": co.lbfgs,
-    "bfgs": co.bfgs,
-    "newton": co.newton,
-    "newton_cg": co.newton_cg,
-    "gradient_descent": lambda: co.with_line_search(optax.identity()),
-}
-
 
 COMPILATIONS = []
 
@@ -55,9 +47,9 @@ def run(tx, steps=5):
     return params, state
 
 
-@pytest.mark.parametrize("name", SECOND_ORDER)
+@pytest.mark.parametrize("name", MINIMISERS)
 def test_an_update_compiles_once(name):
-    tx = SECOND_ORDER[name]()
+    tx = MINIMISERS[name]()
     run(tx)
     with compilations() as found:
         run(tx)

@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+import cs231n_optax as co
 from cs231n_optax.globalization.trial import Status, Trial, find_trial
+
+MINIMISERS = {
+    "lbfgs": co.lbfgs,
+    "bfgs": co.bfgs,
+    "newton": co.newton,
+    "newton_cg": co.newton_cg,
+    "gradient_descent": lambda: co.with_line_search(optax.identity()),
+}
 
 
 class Step(NamedTuple):

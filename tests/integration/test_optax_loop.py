@@ -9,17 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from trials import MINIMISERS
 
 import cs231n_optax as co
 
-OURS = {
-    "lbfgs": co.lbfgs,
-    "bfgs": co.bfgs,
-    "newton": co.newton,
-    "newton_cg": co.newton_cg,
-    "gradient_descent": lambda: co.with_line_search(optax.identity()),
-}
-METHODS = OURS | {"optax": optax.lbfgs}
+METHODS = MINIMISERS | {"optax": optax.lbfgs}
 every_method = pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
 
 
@@ -85,7 +79,7 @@ def test_the_loop_in_python(make):
         np.testing.assert_allclose(answer, 1, atol=5e-3)
 
 
-@pytest.mark.parametrize("make", OURS.values(), ids=OURS)
+@pytest.mark.parametrize("make", MINIMISERS.values(), ids=MINIMISERS)
 def test_it_ends_where_the_gradient_can_not_be_so_small(make):
     """A run that has ended takes no further step: the count of updates still ends the loop."""
     params, state = jax.jit(lambda start: solve(make(), bumpy, start, max_count=200, tol=1e-30))(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from trials import assert_same_state
+from trials import MINIMISERS, assert_same_state
 
 import cs231n_optax as co
 
@@ -13,17 +13,10 @@ FROZEN = {"scale": jnp.array([1.0, 2.0, 0.5]), "order": jnp.array([2, 0, 1])}
 PARAMS = {"w": jnp.zeros(3), **FROZEN}
 LABELS = {"w": "train", "scale": "freeze", "order": "freeze"}
 SOLUTION = np.array([0.5, 1.0, 2.0])
-METHODS = {
-    "lbfgs": co.lbfgs,
-    "bfgs": co.bfgs,
-    "newton": co.newton,
-    "newton_cg": co.newton_cg,
-    "gradient_descent": lambda: co.with_line_search(optax.identity()),
-}
-every_method = pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
+every_method = pytest.mark.parametrize("make", MINIMISERS.values(), ids=MINIMISERS)
 FIRST_ORDER = {"adam": lambda: co.adam(0.1), "optax": lambda: optax.sgd(0.2)}
 every_tx = pytest.mark.parametrize(
-    "make", (METHODS | FIRST_ORDER).values(), ids=METHODS | FIRST_ORDER
+    "make", (MINIMISERS | FIRST_ORDER).values(), ids=MINIMISERS | FIRST_ORDER
 )
 
 
