@@ -15,7 +15,6 @@ import optax
 
 import cs231n_optax
 from cs231n_optax import testing
-from cs231n_optax.second_order.sqn import scale_by_sqn, sqn
 
 
 class Method(NamedTuple):
@@ -221,14 +220,6 @@ def _bfgs(c1, c2):
     return cs231n_optax.bfgs(search=cs231n_optax.wolfe(c1=c1, c2=c2, strong=True))
 
 
-def _scale_by_sqn(b1, b2, eps):
-    return scale_by_sqn(b1, b2, eps, memory_size=2)
-
-
-def _sqn(learning_rate, b1, b2, eps, every):
-    return sqn(learning_rate, b1, b2, eps, memory_size=2, every=every)
-
-
 def _gradient_descent(c1, decrease):
     search = cs231n_optax.backtracking(c1=c1, decrease=decrease)
     return cs231n_optax.with_line_search(optax.identity(), search)
@@ -367,16 +358,6 @@ METHODS = (
         None,
         None,
         static={"memory_size": 4},
-    ),
-    Method("scale_by_sqn", _scale_by_sqn, ADAM, None, None),
-    Method(
-        "sqn",
-        _sqn,
-        {"learning_rate": 0.1, **ADAM, "every": 1.0},  # two pairs in six updates
-        None,
-        None,
-        dtypes=("float32", "float64", "complex64"),
-        unsupported={"multi_steps": "hands on neither value= nor a point that stays for its batch"},
     ),
     Method("scale_by_bfgs", cs231n_optax.scale_by_bfgs, {"damping": 0.2}, None, None),
     *(

@@ -649,8 +649,7 @@ def test_a_gradient_that_is_not_finite_shows(method, bad):
     assert not np.isfinite(step[1])
 
 
-# Not sqn: without pairs it is Adam, which ends there.
-@methods(lambda method: is_judged(method) and method.name != "sqn")
+@methods(is_judged)
 def test_what_is_not_finite_is_rejected(method):
     """The anchor stays, and the next trial is finite; at the first point, it is the end."""
     tx = make(method)

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,7 +18,7 @@ SPREAD = np.array([-0.01, 0.0, 0.01, 0.02, -0.02])  # standard error 0.0071
 def result(exponent, test=None):
     """A result whose log10 of the loss is about ``exponent``, with a little of a spread."""
     train, test = 10 ** (exponent + SPREAD), 10 ** ((exponent if test is None else test) - SPREAD)
-    return Result(0.1, [], Run(train, test, np.full(5, np.nan), np.ones((5, 1))), 1e-4)
+    return Result(0.1, [], [], Run(train, test, np.full(5, np.nan), np.ones((5, 1))), 1e-4)
 
 
 def cell(ours, adam=-1.0, other=-0.5, test=None):
@@ -101,6 +102,29 @@ def test_growing_batches_keep_to_the_budget(monkeypatch):
     assert 0.9 * 8 * 500 < np.sum(sizes * steps) <= 8 * 500
 
 
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [
+        (0.1, [0.01, 0.1, 1]),
+        (10, [0.01, 0.1, 1, 10, 100]),
+        (1e-4, [1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1]),
+        (1e9, [0.01, 0.1, 1, 10, 100, 1e3, 1e4]),  # given up
+    ],
+)
+def test_the_range_of_rates_goes_on_beyond_an_end_that_is_best(best, tried):
+    def train(task, rate, params, key):
+        return 1 + jnp.abs(jnp.log10(rate) - np.log10(best)) + params, jnp.zeros(1)
+
+    def loss(params, batch):
+        return params
+
+    workload = workloads.Workload(lambda key: jnp.zeros(()), loss, None, None, None, None)
+    size = Size(10, 4, 3, 2, (8,), ())
+    result = experiment.measure(Method(train, 0.01, 1.0), workload, 8, size, lambda: None)
+    np.testing.assert_allclose(result.rates, tried)
+    np.testing.assert_allclose(result.rate, min(best, tried[-1]))
+
+
 @pytest.fixture
 def tiny(monkeypatch):
     size = Size(20, 2, 2, 1, (8,), ("quadratic",))
@@ -125,7 +149,8 @@ def test_a_run_and_another_that_reads_it(tiny, tmp_path, monkeypatch, capsys):
         assert len(each["train_loss"]) == tiny.seeds
         assert np.isfinite(each["train_loss"]).all()
     tuned = json.loads((tmp_path / "minibatch-quick" / "quadratic-8-adam.json").read_text())
-    assert tuned["rate"] == np.geomspace(1e-4, 0.3, 2)[np.argmin(tuned["tuned"])]
+    assert tuned["rate"] == tuned["rates"][np.argmin(tuned["tuned"])]
+    assert {1e-4, 0.3} <= set(tuned["rates"])
 
     def measure(*_):
         raise AssertionError("it was measured again")

@@ -18,13 +18,14 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 
 import cs231n_optax
+from cs231n_optax.experiments.minibatch.sqn import sqn
 from cs231n_optax.experiments.minibatch.workloads import Workload
-from cs231n_optax.second_order.sqn import sqn
 from cs231n_optax.training.fit import fit
 
 EVERY = 10  # of sqn
 MEASUREMENTS = 10  # of the training loss during a run
 FIRST_TRIAL = 1_000  # the first seed of the tuning
+MAX_EXTENSIONS = 2  # of a range of learning rates, beyond an end that is best
 
 
 class Size(NamedTuple):
@@ -33,7 +34,7 @@ class Size(NamedTuple):
     Attributes:
       evaluations: of the gradient of a batch, in each run.
       seeds: runs that count, and runs of any call of a program.
-      rates: learning rates that are tried of each tuned method.
+      rates: learning rates of each tuned method that are tried first.
       repeats: seeds from which each is tried.
       batch_sizes: examples of a batch.
       workloads: names.
@@ -74,12 +75,14 @@ class Result(NamedTuple):
 
     Attributes:
       rate: the learning rate.
-      tuned: log10 of the training loss of each rate that was tried, mean over the repeats.
+      rates: those that were tried.
+      tuned: of each of them, the mean of log10 of the training loss over the repeats.
       runs: of all seeds, arrays (seeds, ...).
       seconds: of an evaluation, as measured in the last call.
     """
 
     rate: float
+    rates: list[float]
     tuned: list[float]
     runs: Run
     seconds: float
@@ -176,20 +179,47 @@ def measure(
     """Tune a method if it has a range of rates, and run it from every seed."""
     task = Task(workload, batch_size, size.evaluations)
     program = _program(method, task, size)
-    rates = np.geomspace(method.lowest, method.highest, size.rates)
-    tuned = []
-    if method.lowest == method.highest:
-        rates = rates[:1]
-    else:
-        rate, seed = np.repeat(rates, size.repeats), np.tile(range(size.repeats), len(rates))
-        runs = _call(program, size, rate, FIRST_TRIAL + seed, progress)
-        tuned = log_loss(runs.train_loss).reshape(len(rates), size.repeats).mean(axis=1).tolist()
-    best = float(rates[np.argmin(tuned)]) if tuned else float(rates[0])
+    rates, losses = np.array([method.lowest]), np.zeros(0)
+    if method.lowest != method.highest:
+        rates, losses = _tune(method, size, partial(_call, program, size, progress))
+    best = float(rates[np.argmin(losses)]) if len(losses) else method.lowest
     seeds = np.arange(size.seeds)
     begin = time.perf_counter()
-    runs = _call(program, size, np.full(size.seeds, best), seeds, progress)
+    runs = _call(program, size, progress, np.full(size.seeds, best), seeds)
     seconds = (time.perf_counter() - begin) / (size.seeds * size.evaluations)
-    return Result(best, tuned, runs, seconds)
+    return Result(best, rates.tolist(), losses.tolist(), runs, seconds)
+
+
+def _tune(
+    method: Method, size: Size, call: Callable[[np.ndarray, np.ndarray], Run]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rates that were tried, and the mean of log10 of the training loss of each.
+
+    While the best one is an end of the range, more rates beyond it are tried, as many as one call
+    takes.
+    """
+
+    def try_each(rates: np.ndarray) -> np.ndarray:
+        seeds = FIRST_TRIAL + np.tile(np.arange(size.repeats), len(rates))
+        runs = call(np.repeat(rates, size.repeats), seeds)
+        return log_loss(runs.train_loss).reshape(len(rates), size.repeats).mean(axis=1)
+
+    rates = np.geomspace(method.lowest, method.highest, size.rates)
+    losses = try_each(rates)
+    factor = rates[1] / rates[0]
+    for _ in range(MAX_EXTENSIONS):
+        powers = factor ** np.arange(1, 1 + max(1, size.seeds // size.repeats))
+        best = np.argmin(losses)
+        if best == len(rates) - 1:
+            more = rates[-1] * powers
+        elif best == 0:
+            more = rates[0] / powers
+        else:
+            break
+        rates, losses = np.append(rates, more), np.append(losses, try_each(more))
+        order = np.argsort(rates)
+        rates, losses = rates[order], losses[order]
+    return rates, losses
 
 
 def log_loss(losses: Any) -> np.ndarray:
@@ -230,9 +260,9 @@ def _program(method: Method, task: Task, size: Size) -> Callable[[Any, Any], Run
 def _call(
     program: Callable[[Any, Any], Run],
     size: Size,
+    progress: Callable[[], None],
     rates: np.ndarray,
     seeds: np.ndarray,
-    progress: Callable[[], None],
 ) -> Run:
     """Any number of runs, as many at a time as a program takes; the last call is filled up."""
     parts = []

@@ -16,11 +16,10 @@ import numpy as np
 from cs231n_optax.experiments import files, interrupts, options
 from cs231n_optax.experiments.console import Bar, consoles, print_lines, print_written
 from cs231n_optax.experiments.errors import complain
-from cs231n_optax.experiments.minibatch import experiment, report, workloads
+from cs231n_optax.experiments.minibatch import experiment, report, sqn, workloads
 from cs231n_optax.experiments.minibatch.experiment import METHODS, Result, Run, Size
 from cs231n_optax.experiments.minibatch.workloads import WORKLOADS
 from cs231n_optax.experiments.protocol.run import Store
-from cs231n_optax.second_order import sqn
 
 SIZES = {
     "full": Size(
@@ -117,7 +116,7 @@ def saved(store: Store, workload: str, batch_size: int, method: str) -> Result |
     if found is None:
         return None
     runs = Run(*(np.array(found["runs"][name], float) for name in Run._fields))
-    return Result(found["rate"], found["tuned"], runs, found["seconds"])
+    return Result(found["rate"], found["rates"], found["tuned"], runs, found["seconds"])
 
 
 def all_saved(store: Store, workload: str, batch_size: int) -> dict[str, Result] | None:
@@ -133,7 +132,7 @@ def document(result: Result) -> dict[str, Any]:
         name: np.where(np.isfinite(array), array.astype(object), None).tolist()
         for name, array in result.runs._asdict().items()
     }
-    return {"rate": result.rate, "tuned": result.tuned, "runs": runs, "seconds": result.seconds}
+    return result._asdict() | {"runs": runs}
 
 
 def identity(size: Size) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def scale_by_sqn(
 
     Example:
       >>> import cs231n_optax, jax.numpy as jnp
-      >>> from cs231n_optax.second_order.sqn import scale_by_sqn
+      >>> from cs231n_optax.experiments.minibatch.sqn import scale_by_sqn
       >>> grads = jnp.array([3.0, -0.03])
       >>> tx = scale_by_sqn()
       >>> u = jnp.array([1.0, 0.0])
@@ -309,7 +309,7 @@ def with_curvature_pairs(
 
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp, optax
-      >>> from cs231n_optax.second_order.sqn import sqn
+      >>> from cs231n_optax.experiments.minibatch.sqn import sqn
       >>> x = jax.random.normal(jax.random.key(0), (512, 8)) * jnp.geomspace(0.1, 1, 8)
       >>> def loss(w, batch): return jnp.mean((batch @ (w - 1)) ** 2)
       >>> tx, w = sqn(0.02), jnp.zeros(8)
@@ -503,7 +503,7 @@ def sqn(
 
     Example:
       >>> import cs231n_optax, jax, jax.numpy as jnp
-      >>> from cs231n_optax.second_order.sqn import sqn
+      >>> from cs231n_optax.experiments.minibatch.sqn import sqn
       >>> x = jax.random.normal(jax.random.key(0), (512, 8)) * jnp.geomspace(0.1, 1, 8)
       >>> def loss(w, batch): return jnp.mean((batch @ (w - 1)) ** 2)
       >>> result = cs231n_optax.fit(loss, jnp.zeros(8), sqn(0.02), x, steps=440, batch_size=64,

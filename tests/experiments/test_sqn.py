@@ -11,7 +11,7 @@ import pytest
 
 import cs231n_optax
 from cs231n_optax import testing
-from cs231n_optax.second_order.sqn import (
+from cs231n_optax.experiments.minibatch.sqn import (
     ScaleBySqnState,
     scale_by_sqn,
     sqn,
