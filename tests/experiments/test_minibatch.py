@@ -1,6 +1,7 @@
 """The experiment on L-BFGS with mini-batches: its rule by hand, and a tiny run that goes on."""
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -132,6 +133,7 @@ def tiny(monkeypatch):
     few = {name: METHODS[name] for name in ("adam", "adam-1e-3", "sqn")}
     monkeypatch.setattr(run, "METHODS", few)
     monkeypatch.setattr(report, "METHODS", few)
+    monkeypatch.setattr(report, "FORMS", {"sqn": report.FORMS["sqn"]})
     with interrupts.handled(by_exit=False):
         yield size
 
@@ -143,6 +145,7 @@ def test_a_run_and_another_that_reads_it(tiny, tmp_path, monkeypatch, capsys):
     text = (tmp_path / report.TABLE).read_text()
     assert text.startswith("No verdict")
     assert "| quadratic | 8 |" in text
+    assert re.search(r"\| quadratic \| \d", text)  # the noise scale
     document = json.loads((tmp_path / report.JSON).read_text())
     assert [each["method"] for each in document["results"]] == list(run.METHODS)
     for each in document["results"]:
@@ -172,6 +175,7 @@ def test_an_interrupted_run_keeps_what_is_finished(tiny, tmp_path, monkeypatch, 
     monkeypatch.setattr(experiment, "measure", measure)
     assert run.run(tmp_path, quick=True) != 0
     assert "0 of 1 finished" in capsys.readouterr().err
-    assert len(list((tmp_path / "minibatch-quick").iterdir())) == 1
+    assert len(list((tmp_path / "minibatch-quick").iterdir())) == 1  # and nothing of the noise
     assert run.run(tmp_path, quick=True) == 0
     assert names == ["adam", "adam-1e-3", "adam-1e-3", "sqn"]
+    assert (tmp_path / "minibatch-quick" / "quadratic-noise.json").exists()

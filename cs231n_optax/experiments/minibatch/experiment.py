@@ -23,6 +23,7 @@ from cs231n_optax.experiments.minibatch.workloads import Workload
 from cs231n_optax.training.fit import fit
 
 EVERY = 10  # of sqn
+CURVATURE_WEIGHT = 30  # of sqn, over the learning rate
 MEASUREMENTS = 10  # of the training loss during a run
 FIRST_TRIAL = 1_000  # the first seed of the tuning
 MAX_EXTENSIONS = 2  # of a range of learning rates, beyond an end that is best
@@ -143,12 +144,13 @@ def by_growing_batches(task: Task, rate: Any, params: Any, key: jax.Array) -> An
     return params, jnp.stack(curve)
 
 
-def _cosine(make: Callable[[Any], Any], updates_per_evaluation: float = 1.0) -> Train:
-    def scheduled(rate: Any, evaluations: int) -> optax.GradientTransformation:
-        steps = max(1, int(evaluations * updates_per_evaluation))
-        return make(optax.cosine_decay_schedule(rate, steps))
+def _cosine(make: Callable[[Any], Any]) -> Train:
+    return by_fit(lambda rate, steps: make(optax.cosine_decay_schedule(rate, steps)))
 
-    return by_fit(scheduled)
+
+def _sqn(rate: Any, evaluations: int) -> optax.GradientTransformation:
+    schedule = optax.cosine_decay_schedule(rate, max(1, evaluations * EVERY // (EVERY + 1)))
+    return sqn(schedule, curvature_weight=CURVATURE_WEIGHT * rate, every=EVERY)
 
 
 METHODS = {
@@ -165,11 +167,7 @@ METHODS = {
     ),
     "lbfgs": Method(by_fit(lambda *_: cs231n_optax.lbfgs()), 1.0, 1.0),
     "growing": Method(by_growing_batches, 1.0, 1.0),
-    "sqn": Method(
-        _cosine(lambda rate: sqn(rate, every=EVERY), EVERY / (EVERY + 1)),
-        1e-4,
-        0.3,
-    ),
+    "sqn": Method(by_fit(_sqn), 1e-4, 0.3),
 }
 
 
@@ -179,10 +177,10 @@ def measure(
     """Tune a method if it has a range of rates, and run it from every seed."""
     task = Task(workload, batch_size, size.evaluations)
     program = _program(method, task, size)
-    rates, losses = np.array([method.lowest]), np.zeros(0)
+    rates = losses = np.zeros(0)
     if method.lowest != method.highest:
         rates, losses = _tune(method, size, partial(_call, program, size, progress))
-    best = float(rates[np.argmin(losses)]) if len(losses) else method.lowest
+    best = float(rates[np.argmin(losses)]) if len(rates) else method.lowest
     seeds = np.arange(size.seeds)
     begin = time.perf_counter()
     runs = _call(program, size, progress, np.full(size.seeds, best), seeds)

@@ -1,6 +1,6 @@
 """The report: a table in Markdown, all numbers as JSON, and one picture."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,66 +9,101 @@ from matplotlib.figure import Figure
 from cs231n_optax.experiments import style
 from cs231n_optax.experiments.files import environment, new_results, number, write_json, write_png
 from cs231n_optax.experiments.minibatch import verdict
-from cs231n_optax.experiments.minibatch.experiment import METHODS, Cells, Size, log_loss
+from cs231n_optax.experiments.minibatch.experiment import METHODS, Cells, Result, Size, log_loss
 
 FILES = TABLE, JSON, PICTURE = "minibatch.md", "minibatch.json", "minibatch.png"
 
 
-def write(folder: Path, size: Size, cells: Cells) -> None:
+# The forms of L-BFGS, which the picture compares with Adam.
+FORMS = {
+    "lbfgs": ("L-BFGS, each batch held until a point is accepted", style.ORANGE, "s"),
+    "growing": ("L-BFGS on growing batches", style.GREEN, "D"),
+    "sqn": ("stochastic quasi-Newton", style.BLUE, "o"),
+}
+
+
+def write(folder: Path, size: Size, cells: Cells, scales: Mapping[str, float]) -> None:
     """Write the three files together."""
     with new_results(folder, FILES) as new:
-        (new / TABLE).write_text("\n".join(lines(size, cells)) + "\n", encoding="utf-8")
+        text = "\n".join(lines(size, cells, scales))
+        (new / TABLE).write_text(text + "\n", encoding="utf-8")
         write_png(new / PICTURE, picture(cells))
-        write_json(new / JSON, _document(size, cells))
+        write_json(new / JSON, _document(size, cells, scales))
 
 
-def lines(size: Size, cells: Cells) -> Iterator[str]:
-    """The verdict, and a table of each loss and of the errors."""
+def lines(size: Size, cells: Cells, scales: Mapping[str, float]) -> Iterator[str]:
+    """The verdict, and a table of each loss, of the errors, of the times and of the rates.
+
+    Args:
+      size: of the experiment.
+      cells: the results.
+      scales: the noise scale of each workload.
+    """
     yield _verdict(size, cells)
     yield ""
     yield f"Mean ± standard error over {size.seeds} seeds, {size.evaluations} evaluations each."
     for title, field in (
         ("log10 of the training loss", "train_loss"),
         ("log10 of the test loss", "test_loss"),
-        ("share of the test set classified wrong", "test_error"),
+        ("Share of the test set classified wrong", "test_error"),
     ):
-        yield from ("", f"{title}:", "")
-        yield "| workload | batch | " + " | ".join(METHODS) + " |"
-        yield "|---|---|" + "---|" * len(METHODS)
-        for (workload, batch_size), results in cells.items():
-            columns = (getattr(result.runs, field) for result in results.values())
-            texts = [_mean(x if field == "test_error" else log_loss(x)) for x in columns]
-            yield f"| {workload} | {batch_size} | " + " | ".join(texts) + " |"
-    yield from ("", "Microseconds an evaluation, and the learning rate:", "")
-    yield "| workload | batch | " + " | ".join(METHODS) + " |"
+        rows = {
+            cell: [getattr(result.runs, field) for result in results.values()]
+            for cell, results in cells.items()
+        }
+        if field == "test_error":
+            texts = {k: list(map(_mean, row)) for k, row in rows.items() if np.isfinite(row).all()}
+        else:
+            texts = {k: [_mean(log_loss(x)) for x in row] for k, row in rows.items()}
+        yield from _table(title, texts)
+    seconds = {k: [f"{1e6 * x.seconds:.0f}" for x in row.values()] for k, row in cells.items()}
+    yield from _table("Microseconds an evaluation", seconds)
+    rates = {k: [_rate(x) for x in row.values()] for k, row in cells.items()}
+    yield from _table("Learning rate; * is an end of what was tried", rates)
+    yield from ("", "Noise scale tr Σ / ‖G‖² half-way through a run of Adam:", "")
+    yield from ("| workload | examples |", "|---|---|")
+    yield from (f"| {workload} | {scale:.2g} |" for workload, scale in scales.items())
+
+
+def _table(title: str, rows: Mapping[tuple[str, int], list[str]]) -> Iterator[str]:
+    if not rows:
+        return
+    yield from ("", f"{title}:", "", "| workload | batch | " + " | ".join(METHODS) + " |")
     yield "|---|---|" + "---|" * len(METHODS)
-    for (workload, batch_size), results in cells.items():
-        texts = [f"{1e6 * each.seconds:.0f}, {each.rate:.2g}" for each in results.values()]
+    for (workload, batch_size), texts in rows.items():
         yield f"| {workload} | {batch_size} | " + " | ".join(texts) + " |"
 
 
+def _rate(result: Result) -> str:
+    at_an_end = bool(result.rates) and result.rate in (min(result.rates), max(result.rates))
+    return f"{result.rate:.2g}{'*' if at_an_end else ''}"
+
+
 def picture(cells: Cells) -> Figure:
-    """The difference of sqn to the better Adam on each workload, with two standard errors."""
-    figure = style.new_figure(height=1.5 + 0.22 * len(cells))
+    """The difference of each form of L-BFGS to the better Adam, with two standard errors."""
+    figure = style.new_figure(height=1.7 + 0.22 * len(cells))
     axes = figure.subplots()
-    found = [verdict.difference(results) for results in cells.values()]
     rows = np.arange(len(cells))
-    axes.errorbar(
-        [each.mean for each in found],
-        rows,
-        xerr=[verdict.SIGMAS * each.error for each in found],
-        fmt="o",
-        color=style.BLUE,
-        markersize=4,
-    )
+    for method, (label, color, marker) in FORMS.items():
+        found = [verdict.difference(results, method=method) for results in cells.values()]
+        axes.errorbar(
+            [each.mean for each in found],
+            rows,
+            xerr=[verdict.SIGMAS * each.error for each in found],
+            fmt=marker,
+            color=color,
+            label=label,
+            markersize=4,
+        )
     axes.axvline(0, color="0.5", linewidth=1)
     axes.set_yticks(rows, [f"{workload}, {batch}" for workload, batch in cells])
     axes.invert_yaxis()
     axes.set_xlabel(
-        "log10 of the training loss, stochastic quasi-Newton minus the better Adam (± 2 SE)",
+        "log10 of the training loss, minus that of the better Adam (± 2 standard errors)",
         fontsize=style.FONT_SIZE,
     )
     style.format_axes(axes)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=style.FONT_SIZE)
     return figure
 
 
@@ -85,24 +120,25 @@ def _decided(cells: Cells) -> str:
 
 
 def _mean(samples: np.ndarray) -> str:
-    if not np.isfinite(samples).all():
-        return "—"
     error = samples.std(ddof=1) / np.sqrt(len(samples))
     return f"{samples.mean():.3f} ± {error:.3f}"
 
 
-def _document(size: Size, cells: Cells) -> dict:
+def _document(size: Size, cells: Cells, scales: Mapping[str, float]) -> dict:
     return {
         "size": size._asdict(),
         "verdict": _verdict(size, cells),
         "rule": verdict.decide.__doc__,
         "environment": environment(),
+        "noise_scales": {workload: number(scale) for workload, scale in scales.items()},
         "results": [
             {
                 "workload": workload,
                 "batch_size": batch_size,
                 "method": name,
                 "rate": result.rate,
+                "rates": result.rates,
+                "tuned": result.tuned,
                 "seconds_per_evaluation": result.seconds,
                 **{
                     field: [number(x) for x in getattr(result.runs, field)]

@@ -16,8 +16,10 @@ import numpy as np
 from cs231n_optax.experiments import files, interrupts, options
 from cs231n_optax.experiments.console import Bar, consoles, print_lines, print_written
 from cs231n_optax.experiments.errors import complain
+from cs231n_optax.experiments.files import number
 from cs231n_optax.experiments.minibatch import experiment, report, sqn, workloads
 from cs231n_optax.experiments.minibatch.experiment import METHODS, Result, Run, Size
+from cs231n_optax.experiments.minibatch.noise import noise_scale
 from cs231n_optax.experiments.minibatch.workloads import WORKLOADS
 from cs231n_optax.experiments.protocol.run import Store
 
@@ -79,8 +81,9 @@ def run(out: Path, *, quick: bool, quiet: bool = False) -> int:
     interrupts.only_record()
     finished = {cell: found for cell in cells if (found := all_saved(store, *cell))}
     if finished:
-        report.write(out, size, finished)
-        print_lines(stdout, *report.lines(size, finished))
+        scales = saved_scales(store, size)
+        report.write(out, size, finished, scales)
+        print_lines(stdout, *report.lines(size, finished, scales))
         print_written(stdout, out, report.FILES)
     if len(finished) < len(cells):
         complain(f"interrupted; {len(finished)} of {len(cells)} finished; the same command goes on")
@@ -107,7 +110,30 @@ def measure_all(store: Store, size: Size, cells: list[tuple[str, int]], progress
                 )
                 store.save(_key(workload, batch_size, name), document(result))
             done += 1
+    for workload in size.workloads:
+        progress(done, f"{workload}, noise")
+        if store.read(_noise_key(workload)) is None:
+            measure_noise(store, workload, size)
     progress(done, "all finished")
+
+
+def measure_noise(store: Store, workload: str, size: Size) -> None:
+    """Measure the noise of a workload's gradients, in a run of the tuned Adam, and save it."""
+    batch_size = size.batch_sizes[len(size.batch_sizes) // 2]
+    adam = saved(store, workload, batch_size, "adam")
+    assert adam is not None  # it has been measured
+    scale = noise_scale(WORKLOADS[workload](), batch_size, adam.rate, size)
+    store.save(_noise_key(workload), {"noise_scale": number(scale)})
+
+
+def saved_scales(store: Store, size: Size) -> dict[str, float]:
+    """The noise scale of each workload that has one."""
+    found = {workload: store.read(_noise_key(workload)) for workload in size.workloads}
+    return {
+        workload: np.inf if each["noise_scale"] is None else each["noise_scale"]
+        for workload, each in found.items()
+        if each is not None
+    }
 
 
 def saved(store: Store, workload: str, batch_size: int, method: str) -> Result | None:
@@ -145,6 +171,10 @@ def identity(size: Size) -> dict[str, Any]:
         "source": hashlib.sha256(sources.encode()).hexdigest()[:16],
         "size": ours,
     }
+
+
+def _noise_key(workload: str) -> str:
+    return f"{workload}-noise"
 
 
 def _key(workload: str, batch_size: int, method: str) -> str:

@@ -6,9 +6,13 @@ iterates, which is longer and smoother than a step:
 
     u = x̄ - x̄_last,    y = ∇f_batch(x + u) - ∇f_batch(x)
 
-It costs one more evaluation every tenth step. The direction is H m̂, with the mean m̂ of Adam and
-its B₀ = diag(√ŝ + ε), where H is the BFGS inverse of the pairs, starting at H₀ = B₀⁻¹. Without a
-pair it is Adam's.
+It costs one more evaluation every tenth step. The direction is
+
+    H m̂,    H ≈ (B₀ + w ∇²f)⁻¹
+
+with the mean m̂ of Adam and its B₀ = diag(√ŝ + ε). H is the BFGS inverse of the pairs
+(u, B₀ u + w y), starting at H₀ = B₀⁻¹. Without a pair it is Adam's direction. With the weight w in
+proportion to the learning rate, both terms scale alike with the loss and with the parameters.
 """
 
 from typing import Any, NamedTuple
@@ -27,8 +31,7 @@ from cs231n_optax.second_order.curvature_pair import r_inverse_with_pair
 
 METHOD = "with_curvature_pairs"
 MEAN_DECAY = 0.9  # of the mean iterate
-MIN_CURVATURE = 0.1  # u·y over u·B₀u, below which y is damped
-MAX_CURVATURE = 20.0  # y·H₀y over u·y, above which a pair is not kept
+MIN_CURVATURE = 0.5  # u·y over u·B₀u, below which y is damped
 MAX_GROWTH = 5.0  # ‖H m̂‖ over ‖H₀ m̂‖, in the norm of B₀
 LOSS_DECAY = 0.99  # of the mean and the variance of the loss
 JUMP = 10.0  # standard deviations of the loss
@@ -36,7 +39,7 @@ ROUNDING = 100.0  # ulps by which a loss may rise
 
 
 class Pairs(NamedTuple):
-    """The pairs, as in `ScaleByLbfgsState`.
+    """The pairs (u, B₀ u + w y), as in `ScaleByLbfgsState`.
 
     Attributes:
       u, y: trees of arrays (m, *shape of the leaf): a ring buffer with one pair a row.
@@ -54,7 +57,7 @@ class Pairs(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A new pair: y after damping, whether it is kept, u·y, and R⁻¹ with it."""
+    """A new pair: B₀ u + w y after damping, whether it is kept, u·y, and R⁻¹ with it."""
 
     y: optax.Updates
     kept: jax.Array
@@ -101,23 +104,26 @@ def scale_by_sqn(
     b2: jax.typing.ArrayLike = 0.999,
     eps: jax.typing.ArrayLike = 1e-7,
     *,
+    curvature_weight: jax.typing.ArrayLike = 0.03,
     memory_size: int = 8,
 ) -> optax.GradientTransformationExtraArgs:
     """The stochastic quasi-Newton direction H m̂, from Adam's moments and the pairs it is given.
 
     B₀ = diag(√ŝ + ε), with m̂ and ŝ of `scale_by_adam`. H is the BFGS inverse of the last
-    ``memory_size`` pairs (u, y), starting at H₀ = B₀⁻¹. So without a pair H m̂ is Adam's direction,
-    bit for bit. Of each pair,
+    ``memory_size`` pairs (u, y′), where y′ = B₀ u + w y, starting at H₀ = B₀⁻¹. So without a pair
+    H m̂ is Adam's direction, bit for bit.
 
-    - y is damped where u·y < u·B₀u / 10: y ← θ y + (1 - θ) B₀ u, so that u·y = u·B₀u / 10;
-    - the pair is kept if then y·H₀y <= 20 u·y.
-
-    A direction longer than 5 ‖H₀ m̂‖, in the norm ‖p‖² = p·B₀p, is cut to that length.
+    A pair is damped where u·y′ < u·B₀u / 2: y′ ← θ y′ + (1 - θ) B₀ u, so that u·y′ = u·B₀u / 2. A
+    direction longer than 5 ‖H₀ m̂‖, in the norm ‖p‖² = p·B₀p, is cut to that length.
 
     Args:
       b1: see `scale_by_adam`.
       b2: see `scale_by_adam`.
       eps: see `scale_by_adam`.
+      curvature_weight: w >= 0, a number or a scalar array (may be traced), in the units of a
+        learning rate. With w = α, a step of α is Newton's for the function with B₀ / α added to its
+        Hessian. Since the mean m̂ makes a step 1 / (1 - b1) times as long, w should be larger: here
+        it is 30 times the learning rate.
       memory_size: m >= 1, a Python integer. Memory: (2 m + 2) N numbers for N parameters.
 
     Returns:
@@ -134,10 +140,10 @@ def scale_by_sqn(
       >>> import cs231n_optax, jax.numpy as jnp
       >>> from cs231n_optax.experiments.minibatch.sqn import scale_by_sqn
       >>> grads = jnp.array([3.0, -0.03])
-      >>> tx = scale_by_sqn()
+      >>> tx = scale_by_sqn(curvature_weight=0.5)
       >>> u = jnp.array([1.0, 0.0])
       >>> direction, state = tx.update(grads, tx.init(grads), displacement=u, grad_change=6 * u)
-      >>> print(direction.round(3))  # half of Adam's where the curvature is twice √ŝ
+      >>> print(direction.round(3))  # half of Adam's where w times the curvature is √ŝ
       [ 0.5 -1. ]
 
     Source:
@@ -147,10 +153,11 @@ def scale_by_sqn(
 
     Differs from:
       The paper, where y is a product with a subsampled Hessian, H₀ = γ I, and the direction is that
-      of the batch's gradient; pairs are neither damped nor refused.
+      of the batch's gradient; H approximates the inverse Hessian alone, and pairs are not damped.
     """
     b1, b2 = _checks.decay_rate("b1", b1), _checks.decay_rate("b2", b2)
     eps = _checks.epsilon("eps", eps)
+    weight = _checks.nonnegative("curvature_weight", curvature_weight)
     m = _checks.static_int("memory_size", memory_size, at_least=1)
     _checks.fits_in_memory(
         f"memory_size={m} takes a {m} x {m} matrix", 4 * m * m, "keep fewer pairs"
@@ -202,6 +209,7 @@ def scale_by_sqn(
             u, y = widen_all("displacement", displacement), widen_all("grad_change", grad_change)
             _checks.like("displacement", u, adam_state.first_moment)
             _checks.like("grad_change", y, adam_state.first_moment)
+            y = _tree.axpy(jnp.asarray(weight), y, _times(diagonal, u))
             pairs = _with_pair(pairs, u, y, diagonal, offered=accept & jnp.asarray(is_pair))
         pairs = pairs._replace(
             uy=jnp.where(restart, 0, pairs.uy), r_inverse=jnp.where(restart, 0, pairs.r_inverse)
@@ -215,7 +223,7 @@ def scale_by_sqn(
 
 
 def _with_pair(pairs: Pairs, u: Any, y: Any, diagonal: Any, *, offered: jax.Array) -> Pairs:
-    """Damp a pair, and write it over the oldest one if it is kept."""
+    """Damp a pair, and write it over the oldest one, unless it is zero or not finite."""
     none = Pair(y, jnp.zeros((), bool), jnp.zeros_like(pairs.uy[0]), pairs.r_inverse)
     new = compute_if(offered, lambda: _damped_pair(pairs, u, y, diagonal), otherwise=none)
     kept, slot = offered & new.kept, pairs.slot
@@ -229,7 +237,7 @@ def _with_pair(pairs: Pairs, u: Any, y: Any, diagonal: Any, *, offered: jax.Arra
 
 
 def _damped_pair(pairs: Pairs, u: Any, y: Any, diagonal: Any) -> Pair:
-    # Powell's damping: y ← θ y + (1 - θ) B₀ u, so that u·y is at least a tenth of u·B₀u.
+    # Powell's damping: y ← θ y + (1 - θ) B₀ u, so that u·y is at least half of u·B₀u.
     b0_u = _times(diagonal, u)
     u_b0_u, uy = _tree.vdot(u, b0_u), _tree.vdot(u, y)
     least = MIN_CURVATURE * u_b0_u
@@ -237,10 +245,8 @@ def _damped_pair(pairs: Pairs, u: Any, y: Any, diagonal: Any) -> Pair:
     theta = jnp.where(uy < least, (u_b0_u - least) / jnp.maximum(u_b0_u - uy, tiny), 1)
     y = _tree.axpy(theta, y, _tree.scale(1 - theta, b0_u))
 
-    # It is kept if the curvature is not too large: y·H₀y <= 20 u·y.
-    uy, y_h0_y = _tree.vdot(u, y), _tree.vdot(y, _over(y, diagonal))
-    kept = (uy > 0) & (y_h0_y <= MAX_CURVATURE * uy) & jnp.isfinite(uy + y_h0_y)
-
+    uy = _tree.vdot(u, y)
+    kept = (uy > 0) & jnp.isfinite(uy + _tree.vdot(y, y))
     r_inverse = r_inverse_with_pair(
         pairs.r_inverse, pairs.slot, _tree.rows_dot(pairs.u, y), jnp.where(kept, uy, 1)
     )
@@ -476,6 +482,7 @@ def sqn(
     b2: jax.typing.ArrayLike = 0.999,
     eps: jax.typing.ArrayLike = 1e-7,
     *,
+    curvature_weight: jax.typing.ArrayLike = 0.03,
     memory_size: int = 8,
     every: jax.typing.ArrayLike = 10,
 ) -> optax.GradientTransformationExtraArgs:
@@ -490,6 +497,7 @@ def sqn(
       b1: see `scale_by_adam`.
       b2: see `scale_by_adam`.
       eps: see `scale_by_adam`.
+      curvature_weight: see `scale_by_sqn`.
       memory_size: see `scale_by_sqn`.
       every: see `with_curvature_pairs`.
 
@@ -517,6 +525,8 @@ def sqn(
     Differs from:
       See `scale_by_sqn`.
     """
-    direction = scale_by_sqn(b1, b2, eps, memory_size=memory_size)
+    direction = scale_by_sqn(
+        b1, b2, eps, curvature_weight=curvature_weight, memory_size=memory_size
+    )
     chain = named_chain("sqn", direction, scale_by_learning_rate(learning_rate))
     return with_curvature_pairs(chain, every)

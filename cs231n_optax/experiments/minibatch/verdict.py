@@ -14,7 +14,7 @@ ADAMS = ("adam", "adam-1e-3")
 
 
 class Difference(NamedTuple):
-    """log10 of the loss of sqn minus that of the better Adam, over paired seeds.
+    """log10 of the loss of a method minus that of the better Adam, over paired seeds.
 
     Attributes:
       mean, error: and its standard error.
@@ -25,12 +25,12 @@ class Difference(NamedTuple):
 
     @property
     def wins(self) -> bool:
-        """Whether sqn is below by two standard errors."""
+        """Whether the method is below by two standard errors."""
         return self.mean + SIGMAS * self.error < 0
 
     @property
     def keeps_up(self) -> bool:
-        """Whether sqn is not above by two standard errors."""
+        """Whether it is not above by two standard errors."""
         return self.mean - SIGMAS * self.error <= 0
 
 
@@ -82,9 +82,11 @@ def decide(cells: Cells) -> Verdict:
     )
 
 
-def difference(results: Mapping[str, Result], of: str = "train_loss") -> Difference:
+def difference(
+    results: Mapping[str, Result], of: str = "train_loss", method: str = "sqn"
+) -> Difference:
     """The difference on one workload with one batch size."""
     losses = {name: log_loss(getattr(result.runs, of)) for name, result in results.items()}
     best = min(ADAMS, key=lambda name: losses[name].mean())
-    change = losses["sqn"] - losses[best]
+    change = losses[method] - losses[best]
     return Difference(float(change.mean()), float(change.std(ddof=1) / np.sqrt(len(change))))
