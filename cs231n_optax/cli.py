@@ -78,6 +78,7 @@ def _application() -> "typer.Typer":
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it comments on its caches and fonts
     import typer
 
+    from cs231n_optax.experiments.minibatch import command as minibatch
     from cs231n_optax.experiments.race import command as race
     from cs231n_optax.experiments.solve import command as solve
     from cs231n_optax.experiments.sweep import command as sweep
@@ -89,6 +90,7 @@ def _application() -> "typer.Typer":
         (race.race, race.EXAMPLES),
         (sweep.sweep, sweep.EXAMPLES),
         (solve.solve, solve.EXAMPLES),
+        (minibatch.minibatch, minibatch.EXAMPLES),
         (lecture.figures, lecture.FIGURES_EXAMPLES),
         (lecture.claims, lecture.CLAIMS_EXAMPLES),
         (playground.playground, playground.EXAMPLES),

@@ -31,6 +31,7 @@ def test_help_names_everything(capsys):
     named = {
         "race": (*catalog.METHODS, *catalog.DATASETS, *catalog.MODELS, *catalog.DECAYS, "--tune"),
         "sweep": (*catalog.METHODS, *catalog.DECAYS, *flags, "--num", "--grid", "--lane-batch"),
+        "minibatch": ("--quick",),
         "solve": (*catalog.SEARCHES, *catalog.METHODS, *catalog.PROBLEMS, "--start"),
     }
     text = help_of([], capsys)

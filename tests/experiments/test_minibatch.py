@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import cs231n_optax
-from cs231n_optax.experiments import interrupts
+from cs231n_optax.cli import main
 from cs231n_optax.experiments.minibatch import experiment, report, run, verdict, workloads
 from cs231n_optax.experiments.minibatch.experiment import METHODS, Method, Result, Run, Size
 
@@ -134,13 +134,12 @@ def tiny(monkeypatch):
     monkeypatch.setattr(run, "METHODS", few)
     monkeypatch.setattr(report, "METHODS", few)
     monkeypatch.setattr(report, "FORMS", {"sqn": report.FORMS["sqn"]})
-    with interrupts.handled(by_exit=False):
-        yield size
+    return size
 
 
 def test_a_run_and_another_that_reads_it(tiny, tmp_path, monkeypatch, capsys):
     """Three methods are compiled, which may take more than five seconds."""
-    assert run.run(tmp_path, quick=True) == 0
+    assert main(["minibatch", "--quick", "--out", str(tmp_path)]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {*report.FILES, "minibatch-quick"}
     text = (tmp_path / report.TABLE).read_text()
     assert text.startswith("No verdict")
@@ -159,8 +158,17 @@ def test_a_run_and_another_that_reads_it(tiny, tmp_path, monkeypatch, capsys):
         raise AssertionError("it was measured again")
 
     monkeypatch.setattr(experiment, "measure", measure)
-    assert run.run(tmp_path, quick=True, quiet=True) == 0
+    assert main(["minibatch", "--quick", "--quiet", "--out", str(tmp_path)]) == 0
     assert (tmp_path / report.TABLE).read_text() == text
+
+
+def test_a_missing_package(tiny, tmp_path, monkeypatch, capsys):
+    def missing():
+        raise ImportError("no such package")
+
+    monkeypatch.setitem(workloads.WORKLOADS, "quadratic", missing)
+    assert main(["minibatch", "--quick", "--out", str(tmp_path)]) == 2
+    assert "quadratic: no such package" in capsys.readouterr().err
 
 
 def test_an_interrupted_run_keeps_what_is_finished(tiny, tmp_path, monkeypatch, capsys):
@@ -173,9 +181,9 @@ def test_an_interrupted_run_keeps_what_is_finished(tiny, tmp_path, monkeypatch, 
         return result(-1.0)
 
     monkeypatch.setattr(experiment, "measure", measure)
-    assert run.run(tmp_path, quick=True) != 0
+    assert main(["minibatch", "--quick", "--out", str(tmp_path)]) != 0
     assert "0 of 1 finished" in capsys.readouterr().err
     assert len(list((tmp_path / "minibatch-quick").iterdir())) == 1  # and nothing of the noise
-    assert run.run(tmp_path, quick=True) == 0
+    assert main(["minibatch", "--quick", "--out", str(tmp_path)]) == 0
     assert names == ["adam", "adam-1e-3", "adam-1e-3", "sqn"]
     assert (tmp_path / "minibatch-quick" / "quadratic-noise.json").exists()

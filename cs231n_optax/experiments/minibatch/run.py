@@ -1,9 +1,5 @@
-"""Run the experiment; each method on each workload is saved when it has finished, and read again.
+"""Run the experiment; what has finished is saved, and read again the next time."""
 
-python -m cs231n_optax.experiments.minibatch.run --out DIR [--quick]
-"""
-
-import argparse
 import hashlib
 import importlib.metadata
 import inspect
@@ -15,12 +11,12 @@ import numpy as np
 
 from cs231n_optax.experiments import files, interrupts, options
 from cs231n_optax.experiments.console import Bar, consoles, print_lines, print_written
-from cs231n_optax.experiments.errors import complain
+from cs231n_optax.experiments.errors import InputError, complain
 from cs231n_optax.experiments.files import number
 from cs231n_optax.experiments.minibatch import experiment, report, sqn, workloads
 from cs231n_optax.experiments.minibatch.experiment import METHODS, Result, Run, Size
 from cs231n_optax.experiments.minibatch.noise import noise_scale
-from cs231n_optax.experiments.minibatch.workloads import WORKLOADS
+from cs231n_optax.experiments.minibatch.workloads import WORKLOADS, Workload
 from cs231n_optax.experiments.protocol.run import Store
 
 SIZES = {
@@ -43,17 +39,7 @@ SIZES = {
 }
 
 
-def main() -> int:
-    """Read the command line, and run."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("minibatch"))
-    parser.add_argument("--quick", action="store_true", help="two workloads, for a minute")
-    arguments = parser.parse_args()
-    with interrupts.handled(by_exit=True):
-        return run(arguments.out, quick=arguments.quick)
-
-
-def run(out: Path, *, quick: bool, quiet: bool = False) -> int:
+def run(out: Path, *, quick: bool, quiet: bool) -> int:
     """Run all methods on all workloads and report those that are finished.
 
     After Ctrl-C the same call goes on from there.
@@ -100,7 +86,7 @@ def measure_all(store: Store, size: Size, cells: list[tuple[str, int]], progress
             news = f"{workload}, {batch_size}, {name}"
             progress(done, news)
             if saved(store, workload, batch_size, name) is None:
-                made = made or WORKLOADS[workload]()
+                made = made or make(workload)
                 result = experiment.measure(
                     method,
                     made,
@@ -117,12 +103,20 @@ def measure_all(store: Store, size: Size, cells: list[tuple[str, int]], progress
     progress(done, "all finished")
 
 
+def make(workload: str) -> Workload:
+    """A workload; an `InputError` if the package of its data is missing."""
+    try:
+        return WORKLOADS[workload]()
+    except ImportError as error:
+        raise InputError(f"{workload}: {error}") from error
+
+
 def measure_noise(store: Store, workload: str, size: Size) -> None:
     """Measure the noise of a workload's gradients, in a run of the tuned Adam, and save it."""
     batch_size = size.batch_sizes[len(size.batch_sizes) // 2]
     adam = saved(store, workload, batch_size, "adam")
     assert adam is not None  # it has been measured
-    scale = noise_scale(WORKLOADS[workload](), batch_size, adam.rate, size)
+    scale = noise_scale(make(workload), batch_size, adam.rate, size)
     store.save(_noise_key(workload), {"noise_scale": number(scale)})
 
 
@@ -179,7 +173,3 @@ def _noise_key(workload: str) -> str:
 
 def _key(workload: str, batch_size: int, method: str) -> str:
     return f"{workload}-{batch_size}-{method}"
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
