@@ -1,4 +1,4 @@
-"""The command line: ``cs231n-optax race``, ``sweep`` and ``solve``, or ``python -m cs231n_optax``.
+"""The command line: ``cs231n-optax race`` and other commands, or ``python -m cs231n_optax``.
 
 Exit status: 0, also if a method diverges or does not converge, which is a result; 1 if the results
 can't be written; 2 if the input is wrong, after one line on stderr and with nothing written; 130
