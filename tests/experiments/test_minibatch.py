@@ -19,7 +19,7 @@ SPREAD = np.array([-0.01, 0.0, 0.01, 0.02, -0.02])  # standard error 0.0071
 def result(exponent, test=None):
     """A result whose log10 of the loss is about ``exponent``, with a little of a spread."""
     train, test = 10 ** (exponent + SPREAD), 10 ** ((exponent if test is None else test) - SPREAD)
-    return Result(0.1, [], [], Run(train, test, np.full(5, np.nan), np.ones((5, 1))), 1e-4)
+    return Result(0.1, [], [], Run(train, test, np.full(5, np.nan), np.ones((5, 1))))
 
 
 def cell(ours, adam=-1.0, other=-0.5, test=None):

@@ -6,7 +6,6 @@ through one compiled program, spread over the devices.
 """
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -79,14 +78,12 @@ class Result(NamedTuple):
       rates: those that were tried.
       tuned: of each of them, the mean of log10 of the training loss over the repeats.
       runs: of all seeds, arrays (seeds, ...).
-      seconds: of an evaluation, as measured in the last call.
     """
 
     rate: float
     rates: list[float]
     tuned: list[float]
     runs: Run
-    seconds: float
 
 
 Train = Callable[[Task, Any, Any, jax.Array], tuple[Any, jax.Array]]
@@ -176,16 +173,13 @@ def measure(
 ) -> Result:
     """Tune a method if it has a range of rates, and run it from every seed."""
     task = Task(workload, batch_size, size.evaluations)
-    program = _program(method, task, size)
+    program = compile_runs(method, task, size)
     rates = losses = np.zeros(0)
     if method.lowest != method.highest:
-        rates, losses = _tune(method, size, partial(_call, program, size, progress))
+        rates, losses = _tune(method, size, partial(call_program, program, size, progress))
     best = float(rates[np.argmin(losses)]) if len(rates) else method.lowest
-    seeds = np.arange(size.seeds)
-    begin = time.perf_counter()
-    runs = _call(program, size, progress, np.full(size.seeds, best), seeds)
-    seconds = (time.perf_counter() - begin) / (size.seeds * size.evaluations)
-    return Result(best, rates.tolist(), losses.tolist(), runs, seconds)
+    runs = call_program(program, size, progress, np.full(size.seeds, best), np.arange(size.seeds))
+    return Result(best, rates.tolist(), losses.tolist(), runs)
 
 
 def _tune(
@@ -226,7 +220,7 @@ def log_loss(losses: Any) -> np.ndarray:
     return np.clip(np.log10(np.maximum(losses, 1e-12)), -12, 6)
 
 
-def _program(method: Method, task: Task, size: Size) -> Callable[[Any, Any], Run]:
+def compile_runs(method: Method, task: Task, size: Size) -> Callable[[Any, Any], Run]:
     """The runs of ``seeds`` rates and seeds, compiled as one program."""
 
     def run(rate: jax.Array, seed: jax.Array, data: dict[str, Any]) -> Run:
@@ -255,7 +249,7 @@ def _program(method: Method, task: Task, size: Size) -> Callable[[Any, Any], Run
     return lambda rates, seeds: compiled(rates, seeds, data)
 
 
-def _call(
+def call_program(
     program: Callable[[Any, Any], Run],
     size: Size,
     progress: Callable[[], None],
@@ -279,3 +273,19 @@ def _loss(workload: Workload, params: Any) -> jax.Array:
 
 Cells = Mapping[tuple[str, int], Mapping[str, Result]]
 """By workload and batch size, the results of the methods."""
+
+
+class Found(NamedTuple):
+    """What has been measured.
+
+    Attributes:
+      size: of the experiment.
+      cells: the workloads and batch sizes that are finished.
+      seconds: of an evaluation with each method, by the batch size, on the first workload.
+      scales: the noise scale of each workload.
+    """
+
+    size: Size
+    cells: Cells
+    seconds: Mapping[int, Mapping[str, float]]
+    scales: Mapping[str, float]

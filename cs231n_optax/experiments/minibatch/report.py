@@ -9,7 +9,14 @@ from matplotlib.figure import Figure
 from cs231n_optax.experiments import style
 from cs231n_optax.experiments.files import environment, new_results, number, write_json, write_png
 from cs231n_optax.experiments.minibatch import verdict
-from cs231n_optax.experiments.minibatch.experiment import METHODS, Cells, Result, Size, log_loss
+from cs231n_optax.experiments.minibatch.experiment import (
+    METHODS,
+    Cells,
+    Found,
+    Result,
+    Size,
+    log_loss,
+)
 
 FILES = TABLE, JSON, PICTURE = "minibatch.md", "minibatch.json", "minibatch.png"
 
@@ -22,24 +29,21 @@ FORMS = {
 }
 
 
-def write(folder: Path, size: Size, cells: Cells, scales: Mapping[str, float]) -> None:
+def write(folder: Path, found: Found) -> None:
     """Write the three files together."""
     with new_results(folder, FILES) as new:
-        text = "\n".join(lines(size, cells, scales))
+        text = "\n".join(lines(found))
         (new / TABLE).write_text(text + "\n", encoding="utf-8")
-        write_png(new / PICTURE, picture(cells))
-        write_json(new / JSON, _document(size, cells, scales))
+        write_png(new / PICTURE, picture(found.cells))
+        write_json(new / JSON, _document(found))
 
 
-def lines(size: Size, cells: Cells, scales: Mapping[str, float]) -> Iterator[str]:
-    """The verdict, and a table of each loss, of the errors, of the times and of the rates.
-
-    Args:
-      size: of the experiment.
-      cells: the results.
-      scales: the noise scale of each workload.
-    """
+def lines(found: Found) -> Iterator[str]:
+    """The verdict, and a table of each loss, of the errors, of the rates and of the times."""
+    size, cells = found.size, found.cells
     yield _verdict(size, cells)
+    yield from _counts("training", "train_loss", cells)
+    yield from _counts("test", "test_loss", cells)
     yield ""
     yield f"Mean ± standard error over {size.seeds} seeds, {size.evaluations} evaluations each."
     for title, field in (
@@ -56,13 +60,38 @@ def lines(size: Size, cells: Cells, scales: Mapping[str, float]) -> Iterator[str
         else:
             texts = {k: [_mean(log_loss(x)) for x in row] for k, row in rows.items()}
         yield from _table(title, texts)
-    seconds = {k: [f"{1e6 * x.seconds:.0f}" for x in row.values()] for k, row in cells.items()}
-    yield from _table("Microseconds an evaluation", seconds)
     rates = {k: [_rate(x) for x in row.values()] for k, row in cells.items()}
     yield from _table("Learning rate; * is an end of what was tried", rates)
+    seconds = {
+        (size.workloads[0], batch_size): [f"{1e6 * row[name]:.0f}" for name in METHODS]
+        for batch_size, row in found.seconds.items()
+    }
+    yield from _table("Microseconds an evaluation, measured side by side", seconds)
     yield from ("", "Noise scale tr Σ / ‖G‖² half-way through a run of Adam:", "")
     yield from ("| workload | examples |", "|---|---|")
-    yield from (f"| {workload} | {scale:.2g} |" for workload, scale in scales.items())
+    yield from (f"| {workload} | {scale:.2g} |" for workload, scale in found.scales.items())
+
+
+def _counts(name: str, field: str, cells: Cells) -> Iterator[str]:
+    """On how many workloads a method is better than the better Adam, even, and worse."""
+    sizes = sorted({batch_size for _, batch_size in cells})
+    yield ""
+    yield f"Workloads on which the {name} loss is below that of the better Adam, even, or above it:"
+    yield from ("", "| method | " + " | ".join(f"B = {size}" for size in sizes) + " |")
+    yield "|---|" + "---|" * len(sizes)
+    for method in METHODS:
+        if method in verdict.ADAMS:
+            continue
+        texts = []
+        for size in sizes:
+            found = [
+                verdict.difference(results, field, method)
+                for (_, batch_size), results in cells.items()
+                if batch_size == size
+            ]
+            wins, loses = sum(x.wins for x in found), sum(not x.keeps_up for x in found)
+            texts.append(f"{wins}, {len(found) - wins - loses}, {loses}")
+        yield f"| {method} | " + " | ".join(texts) + " |"
 
 
 def _table(title: str, rows: Mapping[tuple[str, int], list[str]]) -> Iterator[str]:
@@ -124,13 +153,14 @@ def _mean(samples: np.ndarray) -> str:
     return f"{samples.mean():.3f} ± {error:.3f}"
 
 
-def _document(size: Size, cells: Cells, scales: Mapping[str, float]) -> dict:
+def _document(found: Found) -> dict:
     return {
-        "size": size._asdict(),
-        "verdict": _verdict(size, cells),
+        "size": found.size._asdict(),
+        "verdict": _verdict(found.size, found.cells),
         "rule": verdict.decide.__doc__,
         "environment": environment(),
-        "noise_scales": {workload: number(scale) for workload, scale in scales.items()},
+        "noise_scales": {workload: number(scale) for workload, scale in found.scales.items()},
+        "seconds_per_evaluation": found.seconds,
         "results": [
             {
                 "workload": workload,
@@ -139,13 +169,12 @@ def _document(size: Size, cells: Cells, scales: Mapping[str, float]) -> dict:
                 "rate": result.rate,
                 "rates": result.rates,
                 "tuned": result.tuned,
-                "seconds_per_evaluation": result.seconds,
                 **{
                     field: [number(x) for x in getattr(result.runs, field)]
                     for field in ("train_loss", "test_loss", "test_error")
                 },
             }
-            for (workload, batch_size), results in cells.items()
+            for (workload, batch_size), results in found.cells.items()
             for name, result in results.items()
         ],
     }

@@ -14,8 +14,9 @@ from cs231n_optax.experiments.console import Bar, consoles, print_lines, print_w
 from cs231n_optax.experiments.errors import InputError, complain
 from cs231n_optax.experiments.files import number
 from cs231n_optax.experiments.minibatch import experiment, report, sqn, workloads
-from cs231n_optax.experiments.minibatch.experiment import METHODS, Result, Run, Size
+from cs231n_optax.experiments.minibatch.experiment import METHODS, Found, Result, Run, Size
 from cs231n_optax.experiments.minibatch.noise import noise_scale
+from cs231n_optax.experiments.minibatch.times import seconds_per_evaluation
 from cs231n_optax.experiments.minibatch.workloads import WORKLOADS, Workload
 from cs231n_optax.experiments.protocol.run import Store
 
@@ -37,6 +38,9 @@ SIZES = {
         workloads=("autoencoder", "quadratic"),
     ),
 }
+
+
+TIMES = "times"  # the name of their document
 
 
 def run(out: Path, *, quick: bool, quiet: bool) -> int:
@@ -67,9 +71,9 @@ def run(out: Path, *, quick: bool, quiet: bool) -> int:
     interrupts.only_record()
     finished = {cell: found for cell in cells if (found := all_saved(store, *cell))}
     if finished:
-        scales = saved_scales(store, size)
-        report.write(out, size, finished, scales)
-        print_lines(stdout, *report.lines(size, finished, scales))
+        found = Found(size, finished, saved_times(store), saved_scales(store, size))
+        report.write(out, found)
+        print_lines(stdout, *report.lines(found))
         print_written(stdout, out, report.FILES)
     if len(finished) < len(cells):
         complain(f"interrupted; {len(finished)} of {len(cells)} finished; the same command goes on")
@@ -100,6 +104,9 @@ def measure_all(store: Store, size: Size, cells: list[tuple[str, int]], progress
         progress(done, f"{workload}, noise")
         if store.read(_noise_key(workload)) is None:
             measure_noise(store, workload, size)
+    progress(done, "times")
+    if store.read(TIMES) is None:
+        measure_times(store, size)
     progress(done, "all finished")
 
 
@@ -120,6 +127,23 @@ def measure_noise(store: Store, workload: str, size: Size) -> None:
     store.save(_noise_key(workload), {"noise_scale": number(scale)})
 
 
+def measure_times(store: Store, size: Size) -> None:
+    """Time an evaluation with each method, on the first workload, and save the times."""
+    workload, seconds = size.workloads[0], {}
+    made = make(workload)
+    for batch_size in size.batch_sizes:
+        results = all_saved(store, workload, batch_size)
+        assert results is not None  # they have been measured
+        seconds[batch_size] = seconds_per_evaluation(made, batch_size, results, size)
+    store.save(TIMES, {"seconds": seconds})
+
+
+def saved_times(store: Store) -> dict[int, dict[str, float]]:
+    """The seconds of an evaluation, by the batch size."""
+    found = store.read(TIMES)
+    return {} if found is None else {int(key): row for key, row in found["seconds"].items()}
+
+
 def saved_scales(store: Store, size: Size) -> dict[str, float]:
     """The noise scale of each workload that has one."""
     found = {workload: store.read(_noise_key(workload)) for workload in size.workloads}
@@ -136,7 +160,7 @@ def saved(store: Store, workload: str, batch_size: int, method: str) -> Result |
     if found is None:
         return None
     runs = Run(*(np.array(found["runs"][name], float) for name in Run._fields))
-    return Result(found["rate"], found["rates"], found["tuned"], runs, found["seconds"])
+    return Result(found["rate"], found["rates"], found["tuned"], runs)
 
 
 def all_saved(store: Store, workload: str, batch_size: int) -> dict[str, Result] | None:
