@@ -23,6 +23,7 @@ nb_merge_streams = True
 nb_output_stderr = "remove-warn"  # what a cell writes to stderr fails the build
 logging.getLogger("traitlets").setLevel(logging.WARNING)
 templates_path = ["_templates"]
+exclude_patterns = ["minibatch/*.md"]  # included by minibatch.md
 html_theme = "furo"
 html_title = "cs231n_optax"
 html_static_path = ["phone.css"]

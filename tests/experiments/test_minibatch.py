@@ -1,6 +1,7 @@
 """The experiment on L-BFGS with mini-batches: its rule by hand, and a tiny run that goes on."""
 
 import json
+import pathlib
 import re
 
 import jax
@@ -187,3 +188,22 @@ def test_an_interrupted_run_keeps_what_is_finished(tiny, tmp_path, monkeypatch, 
     assert main(["minibatch", "--quick", "--out", str(tmp_path)]) == 0
     assert names == ["adam", "adam-1e-3", "adam-1e-3", "sqn"]
     assert (tmp_path / "minibatch-quick" / "quadratic-noise.json").exists()
+
+
+def test_the_published_verdict_follows_from_the_published_numbers():
+    """The first condition, by hand; `sqn` stays out of the public names."""
+    folder = pathlib.Path(__file__).parents[2] / "docs" / "minibatch"
+    document = json.loads((folder / report.JSON).read_text())
+    assert len(document["results"]) == 8 * 3 * 7
+    losses = {
+        each["method"]: np.log10(each["train_loss"])
+        for each in document["results"]
+        if (each["workload"], each["batch_size"]) == ("autoencoder", 128)
+    }
+    adam = min(losses["adam"], losses["adam-1e-3"], key=np.mean)
+    change = losses["sqn"] - adam
+    wins = np.mean(change) < -2 * np.std(change, ddof=1) / np.sqrt(10)
+    assert not wins
+    assert "does not hold" in document["verdict"]
+    assert (folder / report.TABLE).read_text().startswith(document["verdict"])
+    assert "sqn" not in cs231n_optax.__all__

@@ -8,7 +8,7 @@ from cs231n_optax.experiments.minibatch.run import run
 
 EXAMPLES = """Examples:
   cs231n-optax minibatch --quick
-      two workloads and few evaluations, in a minute
+      two workloads and few evaluations, in two minutes
   cs231n-optax minibatch
       the eight workloads with three batch sizes, in about three hours of a CPU core
 """

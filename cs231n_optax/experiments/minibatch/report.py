@@ -69,7 +69,7 @@ def lines(found: Found) -> Iterator[str]:
     yield from _table("Microseconds an evaluation, measured side by side", seconds)
     yield from ("", "Noise scale tr Σ / ‖G‖² half-way through a run of Adam:", "")
     yield from ("| workload | examples |", "|---|---|")
-    yield from (f"| {workload} | {scale:.2g} |" for workload, scale in found.scales.items())
+    yield from (f"| {workload} | {scale:.0f} |" for workload, scale in found.scales.items())
 
 
 def _counts(name: str, field: str, cells: Cells) -> Iterator[str]:
@@ -141,10 +141,6 @@ def _verdict(size: Size, cells: Cells) -> str:
     needed = verdict.LARGE_BATCH in size.batch_sizes and verdict.AUTOENCODER in cells
     if len(cells) < expected or not needed:
         return f"No verdict: {len(cells)} of {expected} finished, or not the full size."
-    return f"The lecture's L-BFGS on mini-batches, as stochastic quasi-Newton: {_decided(cells)}."
-
-
-def _decided(cells: Cells) -> str:
     return str(verdict.decide(cells))
 
 

@@ -45,10 +45,11 @@ class Verdict(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"{'holds' if self.holds else 'does not hold'}: wins on the autoencoder: "
-            f"{'yes' if self.autoencoder else 'no'}; wins with batches of {LARGE_BATCH} on: "
-            f"{', '.join(self.large_batch) or 'none'}; keeps up on {self.kept_up} of "
-            f"{self.others} others"
+            "That L-BFGS transfers to mini-batches, as stochastic quasi-Newton, "
+            f"**{'holds' if self.holds else 'does not hold'}**. On the autoencoder it "
+            f"{'beats' if self.autoencoder else 'does not beat'} the better Adam. With batches of "
+            f"{LARGE_BATCH} it beats it on: {', '.join(self.large_batch) or 'none'}. It is not "
+            f"beaten on {self.kept_up} of {self.others} others."
         )
 
 
