@@ -56,9 +56,9 @@ def lines(found: Found) -> Iterator[str]:
             for cell, results in cells.items()
         }
         if field == "test_error":
-            texts = {k: list(map(_mean, row)) for k, row in rows.items() if np.isfinite(row).all()}
+            texts = {k: [_mean(x, 3) for x in row] for k, row in rows.items() if _is_finite(row)}
         else:
-            texts = {k: [_mean(log_loss(x)) for x in row] for k, row in rows.items()}
+            texts = {k: [_mean(log_loss(x), 2) for x in row] for k, row in rows.items()}
         yield from _table(title, texts)
     rates = {k: [_rate(x) for x in row.values()] for k, row in cells.items()}
     yield from _table("Learning rate; * is an end of what was tried", rates)
@@ -144,9 +144,13 @@ def _verdict(size: Size, cells: Cells) -> str:
     return str(verdict.decide(cells))
 
 
-def _mean(samples: np.ndarray) -> str:
+def _is_finite(samples: list[np.ndarray]) -> bool:
+    return bool(np.isfinite(samples).all())
+
+
+def _mean(samples: np.ndarray, digits: int) -> str:
     error = samples.std(ddof=1) / np.sqrt(len(samples))
-    return f"{samples.mean():.3f} ± {error:.3f}"
+    return f"{samples.mean():.{digits}f} ± {error:.{digits}f}"
 
 
 def _document(found: Found) -> dict:
