@@ -10,7 +10,8 @@ EXAMPLES = """Examples:
   cs231n-optax minibatch --quick
       two workloads and few evaluations, in two minutes
   cs231n-optax minibatch
-      the eight workloads with three batch sizes, in about three hours of a CPU core
+      the eight workloads with three batch sizes, in about three hours of a CPU core; one of
+      them needs the mnist extra
 """
 
 _QUICK = "Two workloads and few evaluations, for which there is no verdict."

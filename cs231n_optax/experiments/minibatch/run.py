@@ -83,17 +83,16 @@ def run(out: Path, *, quick: bool, quiet: bool) -> int:
 
 def measure_all(store: Store, size: Size, cells: list[tuple[str, int]], progress: Any) -> None:
     """Run what the folder has no result of, and save each result."""
+    made = {workload: make(workload) for workload in size.workloads}  # before hours of work
     done = 0
     for workload, batch_size in cells:
-        made = None
         for name, method in METHODS.items():
             news = f"{workload}, {batch_size}, {name}"
             progress(done, news)
             if saved(store, workload, batch_size, name) is None:
-                made = made or make(workload)
                 result = experiment.measure(
                     method,
-                    made,
+                    made[workload],
                     batch_size,
                     size,
                     lambda done=done, news=news: progress(done, news),
@@ -103,10 +102,10 @@ def measure_all(store: Store, size: Size, cells: list[tuple[str, int]], progress
     for workload in size.workloads:
         progress(done, f"{workload}, noise")
         if store.read(_noise_key(workload)) is None:
-            measure_noise(store, workload, size)
+            measure_noise(store, workload, made[workload], size)
     progress(done, "times")
     if store.read(TIMES) is None:
-        measure_times(store, size)
+        measure_times(store, made[size.workloads[0]], size)
     progress(done, "all finished")
 
 
@@ -118,21 +117,20 @@ def make(workload: str) -> Workload:
         raise InputError(f"{workload}: {error}") from error
 
 
-def measure_noise(store: Store, workload: str, size: Size) -> None:
+def measure_noise(store: Store, workload: str, made: Workload, size: Size) -> None:
     """Measure the noise of a workload's gradients, in a run of the tuned Adam, and save it."""
     batch_size = size.batch_sizes[len(size.batch_sizes) // 2]
     adam = saved(store, workload, batch_size, "adam")
     assert adam is not None  # it has been measured
-    scale = noise_scale(make(workload), batch_size, adam.rate, size)
+    scale = noise_scale(made, batch_size, adam.rate, size)
     store.save(_noise_key(workload), {"noise_scale": number(scale)})
 
 
-def measure_times(store: Store, size: Size) -> None:
+def measure_times(store: Store, made: Workload, size: Size) -> None:
     """Time an evaluation with each method, on the first workload, and save the times."""
-    workload, seconds = size.workloads[0], {}
-    made = make(workload)
+    seconds = {}
     for batch_size in size.batch_sizes:
-        results = all_saved(store, workload, batch_size)
+        results = all_saved(store, size.workloads[0], batch_size)
         assert results is not None  # they have been measured
         seconds[batch_size] = seconds_per_evaluation(made, batch_size, results, size)
     store.save(TIMES, {"seconds": seconds})
