@@ -118,6 +118,34 @@ def test_iterates_are_the_papers():
     assert happened["kept"] > 5 * 3  # the ring is written over
 
 
+def small_direction(b1, b2, eps, curvature_weight):
+    return scale_by_sqn(b1, b2, eps, curvature_weight=curvature_weight, memory_size=2)
+
+
+def small(learning_rate, every, curvature_weight):
+    return sqn(learning_rate, curvature_weight=curvature_weight, memory_size=2, every=every)
+
+
+@pytest.mark.parametrize(
+    ("make", "numbers", "options"),
+    [
+        (small_direction, {"b1": 0.9, "b2": 0.999, "eps": 1e-7, "curvature_weight": 0.5}, {}),
+        (
+            small,
+            {"learning_rate": 0.1, "every": 1.0, "curvature_weight": 0.5},  # two pairs in six steps
+            {
+                "dtypes": ("float32", "float64", "complex64"),
+                "skip": {"multi_steps": "hands on neither value= nor a point that stays"},
+            },
+        ),
+    ],
+    ids=["scale_by_sqn", "sqn"],
+)
+def test_the_contract(make, numbers, options):
+    """That of the public methods, 19 checks in three dtypes or more, so over five seconds."""
+    testing.check_transformation(make(**numbers), make=make, hyperparams=numbers, **options)
+
+
 # Without a pair.
 
 
