@@ -14,7 +14,7 @@ SEEDS = 4
 
 
 def noise_scale(workload: Workload, batch_size: int, rate: float, size: Size) -> float:
-    """Tr Σ / ‖G‖², see `gradient_noise`: both are means over four seeds that do not count."""
+    """The noise scale tr Σ / ‖G‖², see `gradient_noise`: means over seeds that do not count."""
 
     @jax.jit
     @jax.vmap

@@ -17,9 +17,9 @@ from cs231n_optax.experiments.minibatch.experiment import (
     Size,
     log_loss,
 )
+from cs231n_optax.experiments.sweep.experiment import is_end_of_range
 
 FILES = TABLE, JSON, PICTURE = "minibatch.md", "minibatch.json", "minibatch.png"
-
 
 # The forms of L-BFGS, which the picture compares with Adam.
 FORMS = {
@@ -104,7 +104,8 @@ def _table(title: str, rows: Mapping[tuple[str, int], list[str]]) -> Iterator[st
 
 
 def _rate(result: Result) -> str:
-    at_an_end = bool(result.rates) and result.rate in (min(result.rates), max(result.rates))
+    rates = result.rates
+    at_an_end = bool(rates) and is_end_of_range(result.rate, min(rates), max(rates))
     return f"{result.rate:.2g}{'*' if at_an_end else ''}"
 
 

@@ -38,8 +38,6 @@ SIZES = {
         workloads=("autoencoder", "quadratic"),
     ),
 }
-
-
 TIMES = "times"  # the name of their document
 
 

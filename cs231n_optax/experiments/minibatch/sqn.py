@@ -209,8 +209,8 @@ def scale_by_sqn(
             u, y = widen_all("displacement", displacement), widen_all("grad_change", grad_change)
             _checks.like("displacement", u, adam_state.first_moment)
             _checks.like("grad_change", y, adam_state.first_moment)
-            y = _tree.axpy(jnp.asarray(weight), y, _times(diagonal, u))
-            pairs = _with_pair(pairs, u, y, diagonal, offered=accept & jnp.asarray(is_pair))
+            offered = accept & jnp.asarray(is_pair)
+            pairs = _with_pair(pairs, u, y, diagonal, jnp.asarray(weight), offered=offered)
         pairs = pairs._replace(
             uy=jnp.where(restart, 0, pairs.uy), r_inverse=jnp.where(restart, 0, pairs.r_inverse)
         )
@@ -222,10 +222,12 @@ def scale_by_sqn(
     return in_float32(optax.GradientTransformationExtraArgs(init, update))
 
 
-def _with_pair(pairs: Pairs, u: Any, y: Any, diagonal: Any, *, offered: jax.Array) -> Pairs:
-    """Damp a pair, and write it over the oldest one, unless it is zero or not finite."""
+def _with_pair(
+    pairs: Pairs, u: Any, y: Any, diagonal: Any, weight: jax.Array, *, offered: jax.Array
+) -> Pairs:
+    """Make a pair (u, B₀ u + w y), and write it over the oldest, unless it is 0 or not finite."""
     none = Pair(y, jnp.zeros((), bool), jnp.zeros_like(pairs.uy[0]), pairs.r_inverse)
-    new = compute_if(offered, lambda: _damped_pair(pairs, u, y, diagonal), otherwise=none)
+    new = compute_if(offered, lambda: _damped_pair(pairs, u, y, diagonal, weight), otherwise=none)
     kept, slot = offered & new.kept, pairs.slot
     return Pairs(
         u=_tree.write_row(pairs.u, slot, u, keep=kept),
@@ -236,9 +238,11 @@ def _with_pair(pairs: Pairs, u: Any, y: Any, diagonal: Any, *, offered: jax.Arra
     )
 
 
-def _damped_pair(pairs: Pairs, u: Any, y: Any, diagonal: Any) -> Pair:
-    # Powell's damping: y ← θ y + (1 - θ) B₀ u, so that u·y is at least half of u·B₀u.
+def _damped_pair(pairs: Pairs, u: Any, y: Any, diagonal: Any, weight: jax.Array) -> Pair:
     b0_u = _times(diagonal, u)
+    y = _tree.axpy(weight, y, b0_u)
+
+    # Powell's damping: y ← θ y + (1 - θ) B₀ u, so that u·y is at least half of u·B₀u.
     u_b0_u, uy = _tree.vdot(u, b0_u), _tree.vdot(u, y)
     least = MIN_CURVATURE * u_b0_u
     tiny = jnp.finfo(uy.dtype).tiny
