@@ -52,6 +52,7 @@ class Evaluation(NamedTuple):
       grads: the gradient there.
       value: scalar, the objective there.
       grad_norm: scalar, the largest |element| of the gradient.
+      slope: scalar, the gradient times the direction of the trial.
       at_trial_point: bool scalar, whether ``params`` is the trial point of the last update.
     """
 
@@ -59,6 +60,7 @@ class Evaluation(NamedTuple):
     grads: optax.Updates
     value: jax.Array
     grad_norm: jax.Array
+    slope: jax.Array
     at_trial_point: jax.Array
 
 
@@ -87,7 +89,14 @@ class Decision(NamedTuple):
 
 
 def check_evaluation(
-    method: str, grads: Any, params: Any, value: Any, *, trial: Trial, displacement: Any
+    method: str,
+    grads: Any,
+    params: Any,
+    value: Any,
+    *,
+    trial: Trial,
+    direction: Any,
+    step: jax.typing.ArrayLike = 1.0,
 ) -> Evaluation:
     """Check the input of an update.
 
@@ -97,28 +106,31 @@ def check_evaluation(
       params: as given to ``update``.
       value: as given to ``update``.
       trial: the record of the last update.
-      displacement: the trial point minus the anchor, the tree of the parameters.
+      direction: d, the tree of the parameters.
+      step: t. The trial point is anchor + t d.
     """
     anchor = trial.anchor_params
     grads, params, value = _checks.trial_evaluation(method, grads, params, value, anchor=anchor)
-    at_trial_point = (trial.num_evals == 0) | _is_at(params, anchor, displacement)
+    misses = _misses(params, anchor, _tree.scale(jnp.asarray(step), direction))
+    slope, missed, grad_norm = _tree.one_pass(vdot=((grads, direction),), max_abs=(misses, grads))
     return Evaluation(
         params=params,
         grads=grads,
         value=_tree.cast(value, _tree.scalar_dtype(anchor)),
-        grad_norm=_tree.max_abs(grads),
-        at_trial_point=at_trial_point,
+        grad_norm=grad_norm,
+        slope=slope,
+        at_trial_point=(trial.num_evals == 0) | (missed == 0),
     )
 
 
-def _is_at(params: Any, anchor: Any, displacement: Any) -> jax.Array:
-    """Whether params = anchor + displacement, up to the rounding of the additions in the loop."""
+def _misses(params: Any, anchor: Any, displacement: Any) -> Any:
+    """0 where params = anchor + displacement, up to the rounding of the additions in the loop."""
 
     def leaf(x: jax.Array, a: jax.Array, d: jax.Array) -> jax.Array:
         tolerance = MAX_ULPS * np.finfo(x.dtype).eps * (jnp.abs(a) + jnp.abs(d))
-        return jnp.all(jnp.abs(x - (a + d)) <= tolerance)
+        return jnp.where(jnp.abs(x - (a + d)) <= tolerance, 0, jnp.ones_like(tolerance))
 
-    return _tree.every(leaf, params, anchor, displacement)
+    return jax.tree.map(leaf, params, anchor, displacement)
 
 
 def decide(

@@ -197,9 +197,14 @@ def with_line_search(
     ) -> tuple[optax.Updates, LineSearchState]:
         # 1. Check the input: the value and gradient at the trial point.
         _checks.own_state(METHOD, state, LineSearchState)
-        displacement = _tree.scale(state.search_state.step, state.direction)
         evaluation = check_evaluation(
-            METHOD, updates, params, value, trial=state.trial, displacement=displacement
+            METHOD,
+            updates,
+            params,
+            value,
+            trial=state.trial,
+            direction=state.direction,
+            step=state.search_state.step,
         )
         # 2. Accept or reject the point, by the conditions of the search.
         search_state = _advance_search(search, state, evaluation)
@@ -232,8 +237,7 @@ def with_line_search(
 
 def _advance_search(search: Search, state: LineSearchState, evaluation: Evaluation) -> Any:
     """The search after the evaluation at its step."""
-    slope = _tree.vdot(evaluation.grads, state.direction)
-    trial, value = state.trial, evaluation.value
+    trial, value, slope = state.trial, evaluation.value, evaluation.slope
 
     def advance(old: Any) -> tuple[Any, None]:
         new = search.step(old, value, slope)
@@ -311,12 +315,13 @@ def _propose(
 
     With a new direction comes the prediction of the model behind it, and whether the run ends.
     """
-    slope = _tree.vdot(trial.grad, line.direction)
-    size = _tree.max_abs(trial.anchor_params)
+    slope, size, length = _tree.one_pass(
+        vdot=((trial.grad, line.direction),), max_abs=(trial.anchor_params, line.direction)
+    )
     info = _tree.narrowest(line.direction)
     # A trial point much farther away could not be left again by adding an update.
     longest = jnp.clip(LONGEST_FIRST * size, np.sqrt(info.max), info.max / 8)
-    max_step = longest / jnp.maximum(_tree.max_abs(line.direction), info.tiny)
+    max_step = longest / jnp.maximum(length, info.tiny)
     max_step = jnp.minimum(max_step, info.max)
 
     def start_search(record: tuple[Any, Outlook]) -> tuple[tuple[Any, Outlook], None]:

@@ -192,7 +192,7 @@ def with_trust_region(
         _checks.own_state(METHOD, state, TrustRegionState)
         old = state.trial
         evaluation = check_evaluation(
-            METHOD, updates, params, value, trial=old, displacement=state.step
+            METHOD, updates, params, value, trial=old, direction=state.step
         )
         # 2. Compare the decrease with the prediction.
         region = _compare(line_minimum, state, evaluation)
@@ -258,8 +258,7 @@ def _compare(
     evaluation: Evaluation,
 ) -> Region:
     """The answer about a trial, and the radius that follows from it."""
-    trial, value = state.trial, evaluation.value
-    slope = _tree.vdot(evaluation.grads, state.step)
+    trial, value, slope = state.trial, evaluation.value, evaluation.slope
     unchanged = _tree.every(lambda x, a: jnp.all(x == a), evaluation.params, trial.anchor_params)
 
     def compare(old: Region) -> tuple[Region, None]:

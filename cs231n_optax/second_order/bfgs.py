@@ -144,7 +144,9 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
         )
 
         # The coefficients of the update.
-        yhy, s_old_grad = _tree.vdot(pair.y, hy), _tree.vdot(pair.s, state.grads)
+        yhy, s_old_grad, sg, hyg = _tree.one_pass(
+            vdot=((pair.y, hy), (pair.s, state.grads), (pair.s, g), (hy, g))
+        )
         (num_points, num_updates), new = fused_if(
             needs_direction,
             lambda counts: _coefficients(
@@ -167,8 +169,8 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
         identity = jnp.eye(len(g), dtype=h.dtype)
 
         # The direction, the new H times g: from H g and H y without another product.
-        sg = _tree.vdot(s, g)
-        along = new.outer * sg - new.cross * _tree.vdot(hy, g)
+        sg = new.theta * sg + (1 - new.theta) * new.scale * hyg
+        along = new.outer * sg - new.cross * hyg
         updated_hg = new.scale * hg + along * s - new.cross * sg * hy
         direction = jnp.where(restart, g, jnp.where(new.keep, updated_hg, hg))
         decrement = _tree.vdot(g, direction)
