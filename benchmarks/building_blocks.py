@@ -1,11 +1,13 @@
-"""Time two choices that docstrings argue for: how `fit` shuffles, and how a convolution is written.
+"""Time choices that comments argue for: a shuffle, a convolution, inner products in one pass.
 
     python benchmarks/building_blocks.py [--size 8] [--rounds 5]
 
 Shuffling: nine orders of 1,797 examples under vmap, by `jax.random.permutation` and by sorting
 words of random bits and position. Convolution: a training step of the small convolutional net, for
 five models under vmap inside a scan and for one model outside any loop, with `lax.conv` and as one
-matrix product. The two sides take turns; the ratio of medians is above 1 where ours is faster.
+matrix product. Inner products: the three of a curvature pair, separately and by `_tree.one_pass`,
+for one pair and for 1000 under vmap. The two sides take turns; the ratio of medians is above 1
+where ours is faster.
 """
 
 from collections.abc import Callable
@@ -16,10 +18,14 @@ import jax
 import jax.numpy as jnp
 from timing import argument_parser, medians, versions
 
+from cs231n_optax import _tree
 from cs231n_optax.problems import networks
+from cs231n_optax.second_order.curvature_pair import curvature_pair
 from cs231n_optax.training.fit import _permutation
 
 BATCH, MODELS, STEPS = 128, 5, 3
+NUM_PAIRS = 1000  # under vmap
+SIZES = {1: (10, 100, 1000, 100_000), NUM_PAIRS: (2, 10, 50)}  # of one pair, and of many
 
 
 def lax_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -71,6 +77,25 @@ def shuffling(permutation: Callable[..., jax.Array]) -> Callable[..., Any]:
     return lambda: run(keys)
 
 
+def inner_products(size: int, batch: int, one_pass: int) -> Callable[..., Any]:
+    """The inner products of a pair again and again, in one pass up to a size."""
+    t = jnp.linspace(0, 1, batch * size).reshape((batch, size) if batch > 1 else size)
+    repeats = max(10, 1_000_000 // t.size)
+
+    def pair(x: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        new = curvature_pair(x, g, jnp.ones_like(x), jnp.ones_like(g))
+        # Small factors, so that the numbers stay finite and each round needs the last one.
+        return x + 1e-9 * new.sy, g + 1e-9 * (new.ss - new.yy)
+
+    def run(x: jax.Array, g: jax.Array) -> Any:
+        step = jax.vmap(pair) if batch > 1 else pair
+        return jax.lax.fori_loop(0, repeats, lambda _, carry: step(*carry), (x, g))
+
+    with mock.patch.object(_tree, "ONE_PASS", one_pass):  # while it is traced
+        compiled = jax.jit(run).lower(t, jnp.cos(t)).compile()
+    return lambda: compiled(t, jnp.cos(t))
+
+
 def compare(name: str, theirs: Callable[..., Any], ours: Callable[..., Any], rounds: int) -> None:
     """Print the medians and their ratio."""
     seconds = medians({"theirs": theirs, "ours": ours}, rounds)
@@ -91,6 +116,10 @@ def main() -> None:
         ours = training(networks.cnn, options.size, many)
         title = f"convolution, {options.size}x{options.size}, {name}"
         compare(title, theirs, ours, options.rounds)
+    for batch, sizes in SIZES.items():
+        for size in sizes:
+            separate, joint = (inner_products(size, batch, most) for most in (0, size))
+            compare(f"inner products, {batch} x {size}", separate, joint, options.rounds)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from cs231n_optax import _checks
 Rule = Callable[..., tuple[jax.Array, ...]]
 Pair = tuple[Any, Any]
 
-ONE_PASS = 1000  # real numbers up to which XLA for CPU is faster with a joint reduction
+ONE_PASS = 1000  # size up to which one reduction is faster, see benchmarks/README.md
 
 
 def abs_squared(x: jax.Array) -> jax.Array:
@@ -113,20 +113,19 @@ def vdot(x: Any, y: Any) -> jax.Array:
     return sum((cast(p, dtype) for p in jax.tree.leaves(products)), start=jnp.zeros((), dtype))
 
 
-def one_pass(*, vdot: tuple[Pair, ...] = (), max_abs: tuple[Any, ...] = ()) -> list[jax.Array]:
-    """The `vdot` of each pair of trees, then the `max_abs` of each tree, in one pass.
+def one_pass(*, vdots: tuple[Pair, ...], maxima: tuple[Any, ...] = ()) -> list[jax.Array]:
+    """The `vdot` of each pair of trees, then the `max_abs` of each tree.
 
-    XLA computes separate reductions in separate kernels. In a batch of small problems they take
-    most of the time of an update. All trees have the same structure and shapes.
+    All trees have the same structure and shapes, and no integers. XLA for CPU starts a kernel for
+    each reduction. For small trees one kernel that computes them all takes less time.
     """
-    some_tree, *_ = [*(x for x, _ in vdot), *max_abs]
+    some_tree = vdots[0][0]
     if num_reals(some_tree) > ONE_PASS:
-        return [*(_vdot(x, y) for x, y in vdot), *(_max_abs(x) for x in max_abs)]
+        return [*(vdot(x, y) for x, y in vdots), *(max_abs(x) for x in maxima)]
 
-    terms = [jax.tree.map(lambda x, y: (jnp.conj(x) * y).real, x, y) for x, y in vdot]
-    terms += [jax.tree.map(jnp.abs, x) for x in max_abs]
-
-    combine, dtype = _sums_then_maxima(len(vdot)), scalar_dtype(some_tree)
+    terms = [jax.tree.map(lambda x, y: (jnp.conj(x) * y).real, x, y) for x, y in vdots]
+    terms += [jax.tree.map(jnp.abs, x) for x in maxima]
+    combine, dtype = _sums_then_maxima(len(vdots)), scalar_dtype(some_tree)
     result = tuple(jnp.zeros((), dtype) for _ in terms)
     for leaves in zip(*map(jax.tree.leaves, terms), strict=True):
         zeros = tuple(jnp.zeros((), x.dtype) for x in leaves)
@@ -376,6 +375,3 @@ def _apply(
     for out, x in zip(outputs, row, strict=True):
         _checks.gradient_not_complex(g, out, x)
     return [cast(out, x.dtype) for out, x in zip(outputs, row, strict=True)]
-
-
-_vdot, _max_abs = vdot, max_abs  # `one_pass` has arguments of these names

@@ -52,7 +52,7 @@ class Evaluation(NamedTuple):
       grads: the gradient there.
       value: scalar, the objective there.
       grad_norm: scalar, the largest |element| of the gradient.
-      slope: scalar, the gradient times the direction of the trial.
+      slope: scalar, g·d along the direction d of the trial.
       at_trial_point: bool scalar, whether ``params`` is the trial point of the last update.
     """
 
@@ -112,7 +112,7 @@ def check_evaluation(
     anchor = trial.anchor_params
     grads, params, value = _checks.trial_evaluation(method, grads, params, value, anchor=anchor)
     misses = _misses(params, anchor, _tree.scale(jnp.asarray(step), direction))
-    slope, missed, grad_norm = _tree.one_pass(vdot=((grads, direction),), max_abs=(misses, grads))
+    slope, missed, grad_norm = _tree.one_pass(vdots=((grads, direction),), maxima=(misses, grads))
     return Evaluation(
         params=params,
         grads=grads,
@@ -124,7 +124,7 @@ def check_evaluation(
 
 
 def _misses(params: Any, anchor: Any, displacement: Any) -> Any:
-    """0 where params = anchor + displacement, up to the rounding of the additions in the loop."""
+    """0 where params = anchor + displacement, up to the rounding of the loop's additions, or 1."""
 
     def leaf(x: jax.Array, a: jax.Array, d: jax.Array) -> jax.Array:
         tolerance = MAX_ULPS * np.finfo(x.dtype).eps * (jnp.abs(a) + jnp.abs(d))

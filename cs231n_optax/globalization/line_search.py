@@ -316,7 +316,7 @@ def _propose(
     With a new direction comes the prediction of the model behind it, and whether the run ends.
     """
     slope, size, length = _tree.one_pass(
-        vdot=((trial.grad, line.direction),), max_abs=(trial.anchor_params, line.direction)
+        vdots=((trial.grad, line.direction),), maxima=(trial.anchor_params, line.direction)
     )
     info = _tree.narrowest(line.direction)
     # A trial point much farther away could not be left again by adding an update.

@@ -37,7 +37,7 @@ def curvature_pair(params: Any, grads: Any, last_params: Any, last_grads: Any) -
     """The pair between the last point and this one."""
     s = jax.tree.map(jnp.subtract, params, last_params)
     y = jax.tree.map(jnp.subtract, grads, last_grads)
-    return CurvaturePair(s, y, *_tree.one_pass(vdot=((s, y), (s, s), (y, y))))
+    return CurvaturePair(s, y, *_tree.one_pass(vdots=((s, y), (s, s), (y, y))))
 
 
 def r_inverse_with_pair(
