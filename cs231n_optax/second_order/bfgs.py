@@ -144,9 +144,7 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
         )
 
         # The coefficients of the update.
-        yhy, s_old_grad, sg, hyg = _tree.one_pass(
-            vdots=((pair.y, hy), (pair.s, state.grads), (pair.s, g), (hy, g))
-        )
+        yhy, s_old_grad = _tree.one_pass(vdots=((pair.y, hy), (pair.s, state.grads)))
         (num_points, num_updates), new = fused_if(
             needs_direction,
             lambda counts: _coefficients(
@@ -169,7 +167,7 @@ def scale_by_bfgs(*, damping: jax.typing.ArrayLike = 0.0) -> optax.GradientTrans
         identity = jnp.eye(len(g), dtype=h.dtype)
 
         # The direction, the new H times g: from H g and H y without another product.
-        sg = new.theta * sg + (1 - new.theta) * new.scale * hyg  # of the damped s
+        sg, hyg = _tree.one_pass(vdots=((s, g), (hy, g)))
         along = new.outer * sg - new.cross * hyg
         updated_hg = new.scale * hg + along * s - new.cross * sg * hy
         direction = jnp.where(restart, g, jnp.where(new.keep, updated_hg, hg))
