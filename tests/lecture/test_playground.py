@@ -89,6 +89,12 @@ CASES = {
     "pad": (lambda x: jax.lax.pad(x, 9.0, ((1, -1, 1), (0, 2, 0))), X),
     "iota": (lambda x: x + jnp.arange(6), LONG),
     "reduce": (lambda x: (x.sum(0), x.sum(), x.max(1), x.min(0), x.prod()), X),
+    "reduce several": (
+        lambda x: jax.lax.reduce(
+            (x, jnp.abs(x)), (0.0, 0.0), lambda a, b: (a[0] + b[0], jnp.maximum(a[1], b[1])), (1,)
+        ),
+        LONG,
+    ),
     "all any": (lambda x: ((x > 0).all(), (x > 0).any(1)), X),
     "argmax": (lambda x: (jnp.argmax(x, 1), jnp.argmin(x, 0), jnp.argmax(V)), X),
     "cumsum": (lambda x: (jnp.cumsum(x, 1), jax.lax.cumsum(x, 0, reverse=True)), LONG),

@@ -600,6 +600,24 @@ def _product(dtype: str, factors: Sequence[str]) -> str:
     return text
 
 
+def _folded(t: _Translator, operands: list[Value], params: Any, outvars: Any) -> list[Value]:
+    """Reductions of several arrays: a jaxpr takes the results so far, then an element of each."""
+    half = len(operands) // 2
+    arrays, starts, aval = operands[:half], operands[half:], outvars[0].aval
+    axes = params["dimensions"]
+    groups = np.moveaxis(_indices(arrays[0]), axes, range(-len(axes), 0))
+    columns: list[list[str]] = [[] for _ in arrays]
+    for group in groups.reshape(math.prod(aval.shape), -1):
+        results = starts
+        for i in group:
+            elements = [t.take(x, i) for x in arrays]
+            results = t.call(params["jaxpr"], [*results, *elements])
+        for column, result in zip(columns, results, strict=True):
+            column.append(result.at(0))
+    dtypes = [start.dtype for start in starts]
+    return [t.build(aval.shape, *pair) for pair in zip(dtypes, columns, strict=True)]
+
+
 def _extreme(sign: int) -> Callable[..., list[Value]]:
     """The index of the first largest or smallest element; of the first NaN, if there is one."""
 
@@ -810,6 +828,7 @@ PRIMITIVES: dict[str, Callable[..., list[Value]]] = {
     "reduce_min": _reduced(lambda dtype, terms: f"Math.min({','.join(terms)})"),
     "reduce_and": _reduced(lambda dtype, terms: "&&".join(terms) or "true"),
     "reduce_or": _reduced(lambda dtype, terms: "||".join(terms) or "false"),
+    "reduce": _folded,
     "argmax": _extreme(1),
     "argmin": _extreme(-1),
     "cumsum": _cumulative,
