@@ -36,7 +36,13 @@ def bias_correction(b: Any, count: jax.typing.ArrayLike) -> jax.Array:
 
 def zeros_like(tree: Any) -> Any:
     """Zeros with the leaves' shapes, dtypes and shardings, never weakly typed."""
-    return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=jnp.result_type(x)), tree)
+
+    def leaf(x: Any) -> jax.Array:
+        dtype = jnp.result_type(x)
+        is_key = jnp.issubdtype(dtype, jax.dtypes.prng_key)  # of which zeros_like takes no dtype
+        return jnp.zeros_like(x, dtype=None if is_key else dtype)
+
+    return jax.tree.map(leaf, tree)
 
 
 def zero_rows(tree: Any, m: int) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 import scipy.optimize
+from jax.experimental import io_callback
 from jax.flatten_util import ravel_pytree
 from jax.sharding import PartitionSpec as P
 from trials import assert_close, assert_same_bits, member
@@ -368,6 +369,26 @@ class TestAux:
 
     def test_without_it_there_is_none(self):
         assert co.minimize(bowl, X0, SGD).aux is None
+
+    def test_random_keys(self):
+        """In what the function returns beside its value, and in the state."""
+        noisy = optax.chain(optax.add_noise(0.0, 0.5, key=jax.random.key(3)), SGD)
+        result = co.minimize(lambda x: (bowl(x), jax.random.key(4)), X0, noisy, has_aux=True)
+        assert status_of(result) == Status.CONVERGED
+        np.testing.assert_array_equal(jax.random.key_data(result.aux), [0, 4])
+        assert optax.tree.get(result.state, "rng_key").dtype == jax.random.key(3).dtype
+
+    def test_host_callbacks_of_the_function(self):
+        seen = []
+
+        def fun(x):
+            value = bowl(x)
+            io_callback(lambda v: seen.append(float(v)), None, jax.lax.stop_gradient(value))
+            return value
+
+        result = jax.vmap(lambda x: co.minimize(fun, x, SGD))(jnp.stack([X0, X0]))
+        jax.effects_barrier()
+        np.testing.assert_array_equal(sorted(seen)[:2], result.value)
 
 
 class TestTrees:
