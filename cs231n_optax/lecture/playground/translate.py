@@ -576,13 +576,19 @@ def _iota(t: _Translator, operands: list[Value], params: Any, outvars: Any) -> l
     return [t.literal(np.broadcast_to(numbers, shape).astype(params["dtype"]))]
 
 
+def _groups(value: Value, batch: Sequence[int], contracted: Sequence[int]) -> np.ndarray:
+    """The flat indices for each element of a product or reduction: (batch, free, contracted)."""
+    free = [i for i in range(len(value.shape)) if i not in (*batch, *contracted)]
+    sizes = [math.prod(value.shape[i] for i in axes) for axes in (batch, free, contracted)]
+    return np.transpose(_indices(value), (*batch, *free, *contracted)).reshape(sizes)
+
+
 def _reduced(join: Callable[[str, Sequence[str]], str]) -> Callable[..., list[Value]]:
     """A reduction, from the expression of the elements of one group."""
 
     def primitive(t: _Translator, operands: list[Value], params: Any, outvars: Any) -> list[Value]:
         value, aval = operands[0], outvars[0].aval
-        groups = np.moveaxis(_indices(value), params["axes"], range(-len(params["axes"]), 0))
-        groups = groups.reshape(math.prod(aval.shape), -1)
+        (groups,) = _groups(value, (), params["axes"])
         texts = [join(value.dtype, [value.at(int(i)) for i in group]) for group in groups]
         return [t.build(aval.shape, str(aval.dtype), texts)]
 
@@ -603,19 +609,20 @@ def _product(dtype: str, factors: Sequence[str]) -> str:
 def _folded(t: _Translator, operands: list[Value], params: Any, outvars: Any) -> list[Value]:
     """Reductions of several arrays: a jaxpr takes the results so far, then an element of each."""
     half = len(operands) // 2
-    arrays, starts, aval = operands[:half], operands[half:], outvars[0].aval
-    axes = params["dimensions"]
-    groups = np.moveaxis(_indices(arrays[0]), axes, range(-len(axes), 0))
+    arrays, starts = operands[:half], operands[half:]
+    (groups,) = _groups(arrays[0], (), params["dimensions"])
     columns: list[list[str]] = [[] for _ in arrays]
-    for group in groups.reshape(math.prod(aval.shape), -1):
+    for group in groups:
         results = starts
         for i in group:
             elements = [t.take(x, i) for x in arrays]
             results = t.call(params["jaxpr"], [*results, *elements])
         for column, result in zip(columns, results, strict=True):
             column.append(result.at(0))
-    dtypes = [start.dtype for start in starts]
-    return [t.build(aval.shape, *pair) for pair in zip(dtypes, columns, strict=True)]
+    return [
+        t.build(var.aval.shape, start.dtype, column)
+        for var, start, column in zip(outvars, starts, columns, strict=True)
+    ]
 
 
 def _extreme(sign: int) -> Callable[..., list[Value]]:
@@ -623,8 +630,7 @@ def _extreme(sign: int) -> Callable[..., list[Value]]:
 
     def primitive(t: _Translator, operands: list[Value], params: Any, outvars: Any) -> list[Value]:
         value, aval = operands[0], outvars[0].aval
-        groups = np.moveaxis(_indices(value), params["axes"][0], -1)
-        groups = groups.reshape(math.prod(aval.shape), -1)
+        (groups,) = _groups(value, (), params["axes"])
         texts = [
             f"largest([{','.join(value.at(int(i)) for i in group)}],{sign})" for group in groups
         ]
@@ -661,13 +667,6 @@ def _dot(t: _Translator, operands: list[Value], params: Any, outvars: Any) -> li
     ]
     aval = outvars[0].aval
     return [t.build(aval.shape, _checked_dtype(aval.dtype, "dot_general"), texts)]
-
-
-def _groups(value: Value, batch: Sequence[int], contracted: Sequence[int]) -> np.ndarray:
-    """The flat indices of an operand of `_dot`: (batch, free, contracted)."""
-    free = [i for i in range(len(value.shape)) if i not in (*batch, *contracted)]
-    sizes = [math.prod(value.shape[i] for i in axes) for axes in (batch, free, contracted)]
-    return np.transpose(_indices(value), (*batch, *free, *contracted)).reshape(sizes)
 
 
 def _base(t: _Translator, value: Value, starts: Sequence[Value], sizes: Sequence[int]) -> str:
