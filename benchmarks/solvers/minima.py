@@ -4,7 +4,7 @@
 
 In float64; the tolerance is relative to the first gradient. The point is a strict local minimum if
 the gradient is as small as rounding allows and the least eigenvalue is well above zero relative to
-the largest.
+the largest. With --max-evals it tells how far a run has come.
 """
 
 import argparse
@@ -23,6 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="+", metavar="PROBLEM")
     parser.add_argument("--tol", type=float, default=1e-14, help="relative (default: 1e-14)")
+    parser.add_argument("--max-evals", type=int, default=4000, help="default: 4000")
     options = parser.parse_args()
     worker.set_up_jax("f64")
     modules = {row["name"]: row["module"] for row in problems.read_catalog()}
@@ -34,7 +35,7 @@ def main() -> None:
 
         @jax.jit
         def solve(x0, fun=fun):
-            return cs231n_optax.minimize(fun, x0, tx, tol=options.tol, max_evals=4000)
+            return cs231n_optax.minimize(fun, x0, tx, tol=options.tol, max_evals=options.max_evals)
 
         result = solve(jnp.asarray(start))
         eigenvalues = np.linalg.eigvalsh(cs231n_optax.hessian_matrix(fun, result.params))
